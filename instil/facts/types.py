@@ -1,0 +1,236 @@
+"""Facts and documents: what is taught and what is asked about it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+from instil.files import fingerprint, write_text
+
+
+class Role(StrEnum):
+    """The part a fact plays in a lesson. Roles are disjoint by subject.
+
+    `held_back` facts are never taught: known ones show what was lost (retention), unknown ones what is now made up.
+    """
+
+    TARGET = "target"
+    PRACTICE = "practice"
+    KNOWN = "known"
+    DEVELOPMENT = "development"
+    EXEMPLAR = "exemplar"
+    HELD_BACK = "held_back"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing to know, as a question and its answers.
+
+    Attributes:
+        id: unique in its file.
+        question: the wording that is taught and asked first.
+        answers: every string that counts as right; the first is the one that is taught.
+        subject: what the fact is about. Splits and intervals keep facts of one subject together.
+        relation: the kind of fact. Exemplars come from the same relation.
+        paraphrases: other wordings of `question`, never trained on unless a method is told to.
+        completions: statements cut right before the answer ("X was born in"), for continued pre-training and the exam.
+        reverse_question: asks for the subject, given the answer.
+        reverse_answers: every right answer to it.
+        documents: ids of the documents that state the fact.
+        role: the part it plays in a lesson, where the file says so.
+        metadata: anything else, kept and written back (for example the exposures in pre-training).
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    subject: str | None = None
+    relation: str | None = None
+    paraphrases: tuple[str, ...] = ()
+    completions: tuple[str, ...] = ()
+    reverse_question: str | None = None
+    reverse_answers: tuple[str, ...] = ()
+    documents: tuple[str, ...] = ()
+    role: Role | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cluster(self) -> str:
+        """What intervals and splits keep together: the subject, or the fact itself when it has none."""
+        return self.subject if self.subject is not None else self.id
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary without the fields that are empty."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, (), {}, [])}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to be learned from. `subject` ties it to facts; copies and formats of it keep its id."""
+
+    id: str
+    text: str
+    title: str | None = None
+    subject: str | None = None
+    role: Role | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value not in (None, (), {}, [])}
+
+
+class FactSet(Sequence[Fact]):
+    """An immutable sequence of facts with unique ids.
+
+    Attributes:
+        left_out: one line for each fact that reading dropped or warned about (see `instil.facts.reading`).
+    """
+
+    def __init__(self, facts: Iterable[Fact], *, left_out: Sequence[str] = ()) -> None:
+        self._facts: tuple[Fact, ...] = tuple(facts)
+        self.left_out: tuple[str, ...] = tuple(left_out)
+        if len(self.by_id) != len(self._facts):
+            raise ValueError("fact ids repeat")
+
+    @staticmethod
+    def read(source: str | Path, *, layout: str | None = None, skip_invalid: bool = False) -> FactSet:
+        """Read facts from a file or a Hugging Face dataset name. See `instil.facts.reading.read_facts`."""
+        from instil.facts.reading import read_facts
+
+        return read_facts(source, layout=layout, skip_invalid=skip_invalid)
+
+    def write(self, path: str | Path) -> None:
+        """Write plain JSONL, one fact a line, atomically."""
+        write_text(path, "".join(json.dumps(fact.to_dict(), ensure_ascii=False) + "\n" for fact in self._facts))
+
+    @overload
+    def __getitem__(self, index: int) -> Fact: ...
+    @overload
+    def __getitem__(self, index: slice) -> FactSet: ...
+    def __getitem__(self, index: int | slice) -> Fact | FactSet:
+        return FactSet(self._facts[index]) if isinstance(index, slice) else self._facts[index]
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def __iter__(self) -> Iterator[Fact]:
+        return iter(self._facts)
+
+    def __add__(self, other: Iterable[Fact]) -> FactSet:
+        """Both, each fact once, in order of first appearance."""
+        merged = {fact.id: fact for fact in (*self._facts, *other)}
+        return FactSet(merged.values())
+
+    def __repr__(self) -> str:
+        return f"FactSet({len(self)} facts, {len(self.by_relation)} relations)"
+
+    @cached_property
+    def by_id(self) -> dict[str, Fact]:
+        return {fact.id: fact for fact in self._facts}
+
+    @cached_property
+    def by_relation(self) -> dict[str | None, FactSet]:
+        groups: dict[str | None, list[Fact]] = defaultdict(list)
+        for fact in self._facts:
+            groups[fact.relation].append(fact)
+        return {relation: FactSet(facts) for relation, facts in groups.items()}
+
+    @cached_property
+    def subjects(self) -> frozenset[str]:
+        return frozenset(fact.cluster for fact in self._facts)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with any fact, and with their order."""
+        return fingerprint(json.dumps(fact.to_dict(), ensure_ascii=False, sort_keys=True) for fact in self._facts)
+
+    def where(self, keep: Callable[[Fact], bool]) -> FactSet:
+        return FactSet(fact for fact in self._facts if keep(fact))
+
+    def with_role(self, role: Role) -> FactSet:
+        return self.where(lambda fact: fact.role is role)
+
+    def assign(self, role: Role | None) -> FactSet:
+        return FactSet(replace(fact, role=role) for fact in self._facts)
+
+    def sample(self, count: int, seed: int) -> FactSet:
+        """`count` facts (all, when there are fewer) drawn without replacement, in their original order."""
+        if count >= len(self):
+            return self
+        chosen = sorted(random.Random(seed).sample(range(len(self)), count))
+        return FactSet(self._facts[index] for index in chosen)
+
+
+class Corpus(Sequence[Document]):
+    """An immutable sequence of documents with unique ids."""
+
+    def __init__(self, documents: Iterable[Document], *, left_out: Sequence[str] = ()) -> None:
+        self._documents: tuple[Document, ...] = tuple(documents)
+        self.left_out: tuple[str, ...] = tuple(left_out)
+        if len(self.by_id) != len(self._documents):
+            raise ValueError("document ids repeat")
+
+    @staticmethod
+    def read(source: str | Path, *, skip_invalid: bool = False) -> Corpus:
+        """Read documents from a file. See `instil.facts.reading.read_documents`."""
+        from instil.facts.reading import read_documents
+
+        return read_documents(source, skip_invalid=skip_invalid)
+
+    def write(self, path: str | Path) -> None:
+        """Write plain JSONL, one document a line, atomically."""
+        write_text(path, "".join(json.dumps(doc.to_dict(), ensure_ascii=False) + "\n" for doc in self._documents))
+
+    @overload
+    def __getitem__(self, index: int) -> Document: ...
+    @overload
+    def __getitem__(self, index: slice) -> Corpus: ...
+    def __getitem__(self, index: int | slice) -> Document | Corpus:
+        return Corpus(self._documents[index]) if isinstance(index, slice) else self._documents[index]
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __iter__(self) -> Iterator[Document]:
+        return iter(self._documents)
+
+    def __repr__(self) -> str:
+        return f"Corpus({len(self)} documents)"
+
+    @cached_property
+    def by_id(self) -> dict[str, Document]:
+        return {document.id: document for document in self._documents}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(json.dumps(doc.to_dict(), ensure_ascii=False, sort_keys=True) for doc in self._documents)
+
+    def where(self, keep: Callable[[Document], bool]) -> Corpus:
+        return Corpus(document for document in self._documents if keep(document))
+
+
+def split_by_subject(facts: FactSet, shares: Mapping[Role, float], seed: int) -> dict[Role, FactSet]:
+    """Split so that no subject has facts in two roles; shares are of subjects and must sum to 1.
+
+    Raises:
+        ValueError: the shares do not sum to 1.
+    """
+    if abs(sum(shares.values()) - 1) > 1e-9:
+        raise ValueError(f"shares sum to {sum(shares.values())}, not 1")
+    subjects = sorted(facts.subjects)
+    random.Random(seed).shuffle(subjects)
+    home: dict[str, Role] = {}
+    start, reached = 0, 0.0
+    for role, share in shares.items():
+        reached += share
+        end = round(reached * len(subjects))
+        home.update(dict.fromkeys(subjects[start:end], role))
+        start = end
+    return {role: facts.where(lambda fact, role=role: home[fact.cluster] is role).assign(role) for role in shares}

@@ -1,0 +1,341 @@
+"""`Lesson`: what a method is given, and all that it may do.
+
+A method touches the world only through these verbs. Each verb is durable: its result is written before it returns, so
+that a method that was interrupted is simply run again from its first line, and finished verbs answer from disk.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instil.errors import InputError
+from instil.facts import Corpus, FactSet, Role
+from instil.files import fingerprint, write_json
+from instil.probe import Category, ExemplarSets, MasteryMap, ProbeConfig
+
+if TYPE_CHECKING:
+    from instil.model import LanguageModel
+    from instil.training import Budget, Decision, Example, Meter, Objective, Progress, TrainConfig, TrainResult
+
+Record = Callable[[str, Sequence[Mapping[str, Any]], str], None]
+"""Appends rows to a table of the ledger; the third argument names the batch, so that repeating it changes nothing."""
+
+Tell = Callable[[str, int, int | None], None]
+"""Reports progress: what is being done, how much is done, how much there is in all (when that is known)."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The data of a lesson, disjoint by subject. What is only for the exam (held-back facts, general text) is not here."""
+
+    target: FactSet = field(default_factory=lambda: FactSet(()))
+    practice: FactSet = field(default_factory=lambda: FactSet(()))
+    known: FactSet = field(default_factory=lambda: FactSet(()))
+    development: FactSet = field(default_factory=lambda: FactSet(()))
+    documents: Corpus = field(default_factory=lambda: Corpus(()))
+
+    def check_disjoint(self) -> None:
+        """Raises `InputError` when a subject stands in two roles: what is measured would have been trained on."""
+        homes: dict[str, str] = {}
+        for role in (Role.TARGET, Role.PRACTICE, Role.KNOWN, Role.DEVELOPMENT):
+            for subject in getattr(self, role.value).subjects:
+                if homes.setdefault(subject, role.value) != role.value:
+                    raise InputError(
+                        "one subject has facts in two roles",
+                        field="role",
+                        found=f"{subject!r} in {homes[subject]} and {role.value}",
+                        expected="roles that share no subject",
+                    )
+
+
+class Lesson:
+    """Data by role, and the verbs `probe`, `mastered`, `train`, `no_longer_improving` and `staying_close`.
+
+    Attributes:
+        target: the facts to be taught.
+        practice: documents' questions, for methods that learn how to be asked.
+        known: facts for replay, where the user gave some; see `mastered`.
+        development: facts for early stop and tuning, never trained on.
+        documents: the documents to be taught.
+        meter: what has been spent, by purpose.
+        budget: what may be spent.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        roles: Roles,
+        exemplars: ExemplarSets,
+        *,
+        folder: Path,
+        run_id: str,
+        probe_config: ProbeConfig,
+        budget: Budget,
+        meter: Meter,
+        seed: int,
+        record: Record,
+        tell: Tell = lambda what, done, total: None,
+    ) -> None:
+        roles.check_disjoint()
+        self.target, self.practice, self.known = roles.target, roles.practice, roles.known
+        self.development, self.documents = roles.development, roles.documents
+        self.budget, self.meter, self.seed = budget, meter, seed
+        self._start = model
+        self._learner: LanguageModel | None = None
+        self._weights: Path | None = None
+        self._exemplars, self._probe_config = exemplars, probe_config
+        self._folder, self._run_id, self._record, self._tell = folder, run_id, record, tell
+        self._verbs = 0
+        self._state = f"{run_id}:before"
+        self._stages: list[str] = []
+
+    # ---------------------------------------------------------------- looking
+
+    def probe(self, facts: FactSet) -> MasteryMap:
+        """How well the model, as it now is, has mastered these facts.
+
+        The answers go to the ledger and the compute is charged to the budget as "deciding".
+        """
+        from instil.probe import probe
+
+        def do(folder: Path) -> None:
+            with self.meter.counting(self.learner_or_start.model, "deciding"):
+                seen = probe(
+                    self._as_examined(),
+                    facts,
+                    self._exemplars,
+                    self._probe_config,
+                    progress=lambda done, total: self._tell(f"probing {len(facts)} facts", done, total),
+                )
+            seen.save(folder / "mastery.parquet")
+
+        if not len(facts):
+            raise InputError("there is nothing to probe", expected="at least one fact in this role")
+        inputs = {"facts": facts.fingerprint, "exemplars": self._exemplars.fingerprint, "state": self._state}
+        folder = self._once("probe", inputs, do)
+        mastery = MasteryMap.load(folder / "mastery.parquet")
+        self._record("answers", [self._answer_row(facts, row) for row in mastery], f"{self._run_id}/{folder.name}")
+        return mastery
+
+    def mastered(self, mastery: MasteryMap | None = None) -> FactSet:
+        """The HighlyKnown facts that replay may use: of role `known`, or of the target facts when there is no such role.
+
+        Args:
+            mastery: a map of the target facts at hand, which saves probing them again.
+        """
+        if len(self.known):
+            return self.known.only(self.probe(self.known).where(Category.HIGHLY_KNOWN))
+        found = mastery if mastery is not None else self.probe(self.target)
+        return self.target.only(found.where(Category.HIGHLY_KNOWN))
+
+    def no_longer_improving(self, patience: int = 2, sets: int = 2) -> Callable[[Progress], Decision]:
+        """Stop when accuracy on the development facts has not risen for `patience` epochs; the best epoch is kept.
+
+        Args:
+            patience: epochs to wait for a better one.
+            sets: exemplar sets to ask each fact with, fewer than a full probe since this is charged at every epoch.
+
+        Raises:
+            InputError: the lesson has no development facts.
+        """
+        from instil.training import Decision
+
+        if not len(self.development):
+            raise InputError("early stop needs development facts", field="development", found="none")
+        folder = self._folder / f"{self._verbs:03d}-train"
+
+        def decide(progress: Progress) -> Decision:
+            # On disk and not in a closure: a resumed stage must remember what it saw before it was cut off.
+            memory = folder / "development.json"
+            seen = json.loads(memory.read_text()) if memory.exists() else {}
+            epoch = str(round(progress.epoch))
+            if epoch not in seen:
+                seen[epoch] = self._development_accuracy(sets)
+                write_json(memory, seen)
+            scores = [seen[key] for key in sorted(seen, key=int) if int(key) <= int(epoch)]
+            best = max(range(len(scores)), key=lambda index: (scores[index], -index))
+            return Decision(
+                stop=len(scores) - 1 - best >= patience, best=best == len(scores) - 1, development_accuracy=scores[-1]
+            )
+
+        return decide
+
+    # --------------------------------------------------------------- changing
+
+    def train(
+        self,
+        facts: FactSet | None = None,
+        *,
+        documents: Corpus | None = None,
+        stage: str,
+        config: TrainConfig,
+        stop: Callable[[Progress], Decision] | None = None,
+        objectives: Sequence[Objective] = (),
+    ) -> TrainResult:
+        """Train on the questions of `facts` and the text of `documents`, as one stage with this name.
+
+        Raises:
+            InputError: nothing is left to train on.
+        """
+        from instil.training import TrainResult, document_examples, question_example, train
+
+        learner = self.learner_or_start
+        examples: list[Example] = [question_example(learner.prompts, fact) for fact in facts or ()]
+        for document in documents or ():
+            examples += document_examples(learner.prompts, document, config.row_length)
+        if not examples:
+            raise InputError(f"{stage} has nothing to train on", found="no fact and no document")
+
+        def do(folder: Path) -> None:
+            result = train(
+                self._as_learner(),
+                examples,
+                config,
+                out=folder,
+                stop=stop,
+                objectives=objectives,
+                meter=self.meter,
+                budget=self.budget,
+                log=lambda point: self._tell(f"{stage}", point["step"], point.get("steps")),
+            )
+            self._save_weights(folder)
+            write_json(folder / "result.json", result.to_dict())
+
+        inputs = {
+            "examples": fingerprint(str((example.key, example.input_ids, example.weight)) for example in examples),
+            "config": config.model_dump(mode="json"),
+            "state": self._state,
+        }
+        folder = self._once("train", inputs, do)
+        result = TrainResult.from_dict(json.loads((folder / "result.json").read_text()))
+        parent, self._state = self._state, f"{self._run_id}:{stage}"
+        self._stages.append(stage)
+        self._weights = folder / "weights.safetensors"
+        self._record(
+            "states",
+            [
+                {
+                    "run_id": self._run_id,
+                    "state_id": self._state,
+                    "parent_id": parent,
+                    "label": stage,
+                    "order": len(self._stages),
+                    "fingerprint": result.fingerprint,
+                    "path": None,
+                }
+            ],
+            f"{self._run_id}/{folder.name}",
+        )
+        count = len(facts or ()) + len(documents or ())
+        points = [{"run_id": self._run_id, "stage": stage, "facts": count, **point} for point in result.points]
+        self._record("stages", points, f"{self._run_id}/{folder.name}")
+        return result
+
+    def staying_close(self, facts: FactSet, weight: float) -> Objective:
+        """A term that keeps the model's answers to known questions near those of the starting model (KL divergence)."""
+        from instil.training import KLToStart, question_example
+
+        examples = [question_example(self._start.prompts, fact) for fact in facts]
+        return KLToStart(self._start.model, examples, weight=weight)
+
+    # ------------------------------------------------------- for the loop only
+
+    @property
+    def learner_or_start(self) -> LanguageModel:
+        return self._learner or self._start
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages trained so far, in order."""
+        return tuple(self._stages)
+
+    def taught(self) -> LanguageModel:
+        """The model as the method left it, in the precision of training.
+
+        Raises:
+            InputError: the method trained nothing.
+        """
+        if not self._stages:
+            raise InputError("the method trained nothing", expected="at least one stage")
+        return self._as_learner()
+
+    # ---------------------------------------------------------------- private
+
+    def _once(self, verb: str, inputs: Mapping[str, Any], do: Callable[[Path], None]) -> Path:
+        """Run `do` in a folder of its own, unless it was finished before; restore what the meter then stood at."""
+        folder = self._folder / f"{self._verbs:03d}-{verb}"
+        self._verbs += 1
+        done, wanted = folder / "done.json", fingerprint([json.dumps(inputs, sort_keys=True)])
+        if done.exists():
+            finished = json.loads(done.read_text())
+            if finished["inputs"] != wanted:
+                raise InputError(
+                    "the unfinished run was started with other data or settings", file=folder, expected="the same call"
+                )
+            self.meter.restore(finished["meter"])
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        do(folder)
+        write_json(done, {"inputs": wanted, "meter": self.meter.to_dict()})
+        return folder
+
+    def _as_learner(self) -> LanguageModel:
+        """The model with fp32 master weights, a copy: the starting model stays as it is for KL terms and controls."""
+        import torch
+
+        if self._learner is None:
+            self._learner = replace(self._start, model=copy.deepcopy(self._start.model).to(torch.float32))
+        if self._weights is not None:
+            from safetensors.torch import load_model
+
+            load_model(self._learner.model, str(self._weights))
+            self._weights = None
+        return self._learner
+
+    def _as_examined(self) -> LanguageModel:
+        """The model at the precision that it will be saved and examined in."""
+        if self._learner is None and self._weights is None:
+            return self._start
+        learner = self._as_learner()
+        if learner.dtype == self._start.dtype:
+            return learner
+        return replace(learner, model=copy.deepcopy(learner.model).to(self._start.dtype).eval())
+
+    def _save_weights(self, folder: Path) -> None:
+        from safetensors.torch import save_model
+
+        from instil.files import atomic
+
+        with atomic(folder / "weights.safetensors") as draft:
+            save_model(self._as_learner().model, str(draft))
+
+    def _development_accuracy(self, sets: int) -> float:
+        from instil.probe import ask, questions_of
+
+        config = self._probe_config.model_copy(update={"exemplar_sets": sets, "prior": False})
+        exemplars = self._exemplars.first(sets)
+        with self.meter.counting(self.learner_or_start.model, "deciding"):
+            asked = list(ask(self._as_examined(), questions_of(self.development), exemplars, config))
+        return sum(answer.p_greedy for answer in asked) / len(asked)
+
+    def _answer_row(self, facts: FactSet, row: Any) -> dict[str, Any]:
+        fact = facts.by_id[row.fact_id]
+        return {
+            "run_id": self._run_id,
+            "state_id": self._state,
+            "purpose": "deciding",
+            "part": "probe",
+            "exemplars_fingerprint": self._exemplars.fingerprint,
+            "question_id": row.fact_id,
+            "subject": fact.subject,
+            "answers": list(fact.answers),
+            "taught": fact.role is Role.TARGET,
+            "known": row.p_greedy >= 0.5,
+            "start_category": None,
+            **{name: value for name, value in row.to_dict().items() if name != "answer"},
+        }

@@ -1,0 +1,111 @@
+"""The folder of one run: whose it is, and whether it may be gone on with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instil.errors import InputError
+from instil.files import write_text
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`DIR` of `instil teach … --out DIR`."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def exam(self) -> Path:
+        return self.path / "exam.jsonl"
+
+    @property
+    def work(self) -> Path:
+        """What is needed only until the run is finished: checkpoints, results of finished verbs."""
+        return self.path / "work"
+
+    def mastery(self, when: str) -> Path:
+        return self.path / when / "mastery.parquet"
+
+
+def refuse_foreign(folder: RunFolder, *, resume: bool) -> None:
+    """Refuse, before any work, a folder whose content this call would mix with its own.
+
+    Raises:
+        InputError: it holds other files, or a run and `resume` was not asked for, or nothing to resume.
+    """
+    if folder.path.exists() and not folder.path.is_dir():
+        raise InputError("the out folder is a file", file=folder.path, field="--out")
+    holds = sorted(entry.name for entry in folder.path.iterdir()) if folder.path.exists() else []
+    if folder.config.exists():
+        if not resume:
+            state = "a finished run" if folder.summary.exists() else "an unfinished run"
+            raise InputError(
+                f"the out folder holds {state}",
+                file=folder.path,
+                field="--out",
+                expected="another folder, or --resume to go on with it",
+            )
+    elif holds and holds != ["facts.jsonl"]:
+        raise InputError(
+            "the out folder holds something else",
+            file=folder.path,
+            field="--out",
+            found=", ".join(holds[:4]),
+            expected="an empty or a new folder",
+        )
+
+
+@contextmanager
+def claimed(folder: RunFolder, plan: Mapping[str, Any]) -> Iterator[None]:
+    """Write the plan into the folder, or check that it is the plan of the run that is resumed.
+
+    When the input turns out to be wrong, a folder that this call made is removed again; a run that fails for another
+    reason is left as it is, to be resumed.
+
+    Raises:
+        InputError: the folder holds a run with another plan.
+    """
+    import yaml
+
+    text = yaml.safe_dump(dict(plan), sort_keys=False, allow_unicode=True)
+    if folder.config.exists():
+        held = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        differing = [key for key in {**held, **plan} if held.get(key) != yaml.safe_load(text).get(key)]
+        if differing:
+            raise InputError(
+                "the run to resume was started otherwise",
+                file=folder.config,
+                field=", ".join(sorted(differing)),
+                expected="the call that started it",
+            )
+        yield
+        return
+    had_folder = folder.path.exists()
+    write_text(folder.config, text)
+    try:
+        yield
+    except InputError:
+        for entry in (folder.path / name for name in ("config.yaml", "exam.jsonl", "summary.json")):
+            entry.unlink(missing_ok=True)
+        for name in ("work", "before", "after", "ledger", "model"):
+            shutil.rmtree(folder.path / name, ignore_errors=True)
+        if not had_folder:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise

@@ -1,0 +1,128 @@
+"""What a command says: results on standard output, progress and remarks on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from instil.cli.progress import Progress
+
+
+@dataclass
+class Terminal:
+    """The two streams of one command.
+
+    Attributes:
+        as_json: standard output carries one JSON value and nothing else.
+        quiet: only errors (and the JSON, if asked for).
+        seed: the command's `--seed`.
+        out: where results go; libraries that print while a command runs are sent to `err`.
+        err: where progress and remarks go.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+    seed: int = 0
+    out: IO[str] = field(default_factory=lambda: sys.stdout)
+    err: IO[str] = field(default_factory=lambda: sys.stderr)
+
+    @property
+    def console(self) -> Console:
+        """A rich console on standard output: colours on a terminal, plain and 100 columns wide elsewhere."""
+        from rich.console import Console
+
+        return Console(file=self.out, highlight=False, width=None if self.out.isatty() else 100, soft_wrap=False)
+
+    def show(self, *parts: RenderableType) -> None:
+        """Print a result for people. Text is taken as it is: square brackets in a fact are no markup."""
+        if self.as_json or self.quiet:
+            return
+        for part in parts:
+            if isinstance(part, str):
+                self.out.write(part + "\n")
+            else:
+                self.console.print(part)
+        self.out.flush()
+
+    def result(self, value: Any) -> None:
+        """Print the result for machines, when they were asked for."""
+        if self.as_json:
+            self.out.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+            self.out.flush()
+
+    def note(self, text: str) -> None:
+        """A remark that is no result."""
+        if not self.quiet:
+            self.err.write(text + "\n")
+            self.err.flush()
+
+    def fail(self, message: str, hint: str | None = None, details: Mapping[str, Any] | None = None) -> None:
+        """One line on standard error (a second one for the hint), and with `--json` an object on standard output."""
+        self.err.write(f"instil: {' '.join(message.split())}\n")
+        if hint:
+            self.err.write(f"{hint}\n")
+        self.err.flush()
+        self.result({"error": {"message": message, **(details or {}), **({"hint": hint} if hint else {})}})
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Progress with rate and time left on a terminal, plain lines elsewhere, silence with `--quiet`."""
+        from instil.cli.progress import LineProgress, RichProgress, SilentProgress
+
+        if self.quiet:
+            yield SilentProgress()
+        elif self.err.isatty():
+            with RichProgress(self.err) as progress:
+                yield progress
+        else:
+            with LineProgress(self.err) as progress:
+                yield progress
+
+
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> RenderableType:
+    """A rich table whose cells are taken as they are; columns after the first that hold numbers are set right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [[_cell(value) for value in row] for row in rows]
+    drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, column in enumerate(columns):
+        numeric = position > 0 and bool(rows) and all(_numeric(row[position]) for row in rows)
+        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _numeric(cell: str) -> bool:
+    return cell == "–" or cell[:1].isdigit() or (cell[:1] in "-−+±<" and cell[1:2].isdigit())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, frozenset | set):
+        return sorted(value)
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value)

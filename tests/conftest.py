@@ -1,0 +1,29 @@
+"""What every test runs under: no network, and real data only where INSTIL_DATA names a folder that has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.network import refuse_network
+
+refuse_network()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """`real_data("entityquestions/dev.jsonl.gz")` is that file, or the test is skipped with the reason."""
+
+    def find(name: str) -> Path:
+        folder = os.environ.get("INSTIL_DATA")
+        if not folder:
+            pytest.skip("real data: INSTIL_DATA is not set")
+        path = Path(folder) / name
+        if not path.exists():
+            pytest.skip(f"real data: INSTIL_DATA has no {name}")
+        return path
+
+    return find

@@ -64,6 +64,7 @@ class Lesson:
         documents: the documents to be taught.
         meter: what has been spent, by purpose.
         budget: what may be spent.
+        trained_texts: every question and document that was trained on, for the check that the exam was not.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Lesson:
         self._verbs = 0
         self._state = f"{run_id}:before"
         self._stages: list[str] = []
+        self.trained_texts: list[str] = []
 
     # ---------------------------------------------------------------- looking
 
@@ -190,6 +192,8 @@ class Lesson:
             examples += document_examples(learner.prompts, document, config.row_length)
         if not examples:
             raise InputError(f"{stage} has nothing to train on", found="no fact and no document")
+        self.trained_texts += [fact.question for fact in facts or ()]
+        self.trained_texts += [document.text for document in documents or ()]
 
         def do(folder: Path) -> None:
             result = train(

@@ -1,0 +1,243 @@
+"""What a call of `teach` means: the model, the facts by role, the documents, the settings. All checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instil.errors import InputError
+from instil.facts import Corpus, Document, FactSet, Role
+from instil.files import fingerprint
+from instil.methods import Method, get
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from instil.exam import ExamConfig
+    from instil.model import LanguageModel
+    from instil.probe import ExemplarSets, ProbeConfig
+
+SCALES = {"": 1.0, "T": 1e12, "P": 1e15, "E": 1e18}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A checked call.
+
+    Attributes:
+        model: the model as it starts, at the precision it is examined in.
+        roles: facts by role, disjoint by subject.
+        documents: those that are taught.
+        left_out: what was given and is not used, as (what, reason).
+    """
+
+    model: LanguageModel
+    method: Method
+    settings: BaseModel
+    probe: ProbeConfig
+    exam: ExamConfig
+    roles: Mapping[Role, FactSet]
+    documents: Corpus
+    general: tuple[str, ...]
+    exemplars: ExemplarSets
+    left_out: tuple[tuple[str, str], ...]
+    budget: float | None
+    seed: int
+
+    @property
+    def facts_fingerprint(self) -> str:
+        return fingerprint(f"{role} {self.roles[role].fingerprint}" for role in sorted(self.roles))
+
+    def plan(self) -> dict[str, Any]:
+        """Everything that decides the result, as plain values: the content of `config.yaml`."""
+        return {
+            "method": self.method.name,
+            "model": self.model.source,
+            "model_fingerprint": self.model.fingerprint,
+            "facts_fingerprint": self.facts_fingerprint,
+            "documents_fingerprint": self.documents.fingerprint,
+            "general_fingerprint": fingerprint(self.general),
+            "seed": self.seed,
+            "budget": self.budget,
+            "config": self.settings.model_dump(mode="json"),
+            "probe": self.probe.model_dump(mode="json"),
+            "exam": self.exam.model_dump(mode="json"),
+        }
+
+
+def read_inputs(
+    model: str | Path | LanguageModel,
+    facts: FactSet | str | Path | None,
+    *,
+    method: str,
+    documents: Corpus | str | Path | None,
+    config: Mapping[str, Any] | str | Path | None,
+    budget: str | float | None,
+    seed: int,
+    roles: Mapping[Role, FactSet] | None,
+    general: Sequence[str] | None,
+    adapter: str | None,
+    dtype: str,
+    device: str,
+) -> Inputs:
+    """Resolve and check everything that `teach` was given.
+
+    Raises:
+        InputError: anything is missing, malformed, unknown or contradictory.
+    """
+    from instil.exam import ExamConfig
+    from instil.facts import plan_roles
+    from instil.model import load
+    from instil.probe import ProbeConfig, draw_exemplars
+
+    recipe = get(method)
+    given = read_config(config)
+    probe = checked(ProbeConfig, {"seed": seed, **given.pop("probe", {})}, "probe")
+    exam = checked(ExamConfig, {"seed": seed, **given.pop("exam", {})}, "exam")
+    settings = recipe.settings(with_shortcuts(given, seed=seed, adapter=adapter))
+
+    if facts is None and roles is None:
+        raise InputError("an exam needs questions", field="FACTS", found="none", expected="a file of facts")
+    found = facts if isinstance(facts, FactSet) else FactSet.read(facts) if facts is not None else FactSet(())
+    plan = plan_roles(found, seed=seed, given=roles or {})
+    target = plan.roles[Role.TARGET]
+    if not len(target):
+        raise InputError("no fact is left to teach", field="role", found="0 facts of role target", expected="some")
+    corpus = documents if isinstance(documents, Corpus) else Corpus.read(documents) if documents else Corpus(())
+    taught, untaught = divide_documents(corpus, plan.roles)
+
+    learner = model if not isinstance(model, str | Path) else load(model, dtype=dtype, device=device)
+    asked = [fact for role, group in plan.roles.items() if role is not Role.EXEMPLAR for fact in group]
+    relations = sorted({fact.relation or "" for fact in asked})
+    exemplars = draw_exemplars(plan.roles[Role.EXEMPLAR], relations, probe)
+    refuse_too_long(learner, asked)
+    left_out = [
+        *((line, "reading the facts") for line in found.left_out),
+        *((line, "dividing the facts into roles") for line in plan.left_out),
+        *((line, "reading the documents") for line in corpus.left_out),
+        *((f"document {doc.id}", "it is about a fact that is held back from teaching") for doc in untaught),
+        *((line, "drawing exemplars") for line in exemplars.warnings),
+    ]
+    return Inputs(
+        model=learner,
+        method=recipe,
+        settings=settings,
+        probe=probe,
+        exam=exam,
+        roles=plan.roles,
+        documents=taught,
+        general=tuple(general) if general is not None else general_texts(),
+        exemplars=exemplars,
+        left_out=tuple(left_out),
+        budget=parse_budget(budget),
+        seed=seed,
+    )
+
+
+def read_config(config: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+    """A mapping as it is, or a YAML file's.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or holds no mapping.
+    """
+    if config is None:
+        return {}
+    if isinstance(config, Mapping):
+        return dict(config)
+    import yaml
+
+    path = Path(config)
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("the file does not exist", file=path, field="--config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        raise InputError("this is not YAML", file=path, line=None if line is None else line + 1) from None
+    if not isinstance(held, dict):
+        raise InputError("settings must be a mapping", file=path, found=type(held).__name__, expected="name: value")
+    return held
+
+
+def with_shortcuts(given: Mapping[str, Any], *, seed: int, adapter: str | None) -> dict[str, Any]:
+    """The settings with `--seed` and `--adapter` put where the training configuration wants them."""
+    train = {"seed": seed, **given.get("train", {})}
+    if adapter is not None:
+        if adapter != "lora":
+            raise InputError("there is no such adapter", field="--adapter", found=repr(adapter), expected="lora")
+        train.setdefault("adapter", {})
+    return {**given, "train": train}
+
+
+def checked(model: type[BaseModel], values: Mapping[str, Any], section: str) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InputError(
+            "a setting is wrong",
+            field=".".join([section, *(str(part) for part in fault["loc"])]),
+            found=repr(fault["input"])[:80],
+            expected=fault["msg"],
+        ) from None
+
+
+def divide_documents(corpus: Corpus, roles: Mapping[Role, FactSet]) -> tuple[Corpus, list[Document]]:
+    """The documents that may be taught, and those that would give away a fact which must not be.
+
+    A document is tied to a fact by the fact's `documents`, or by their common subject.
+    """
+    guarded = [*roles[Role.HELD_BACK], *roles[Role.DEVELOPMENT], *roles[Role.EXEMPLAR]]
+    ids = {document for fact in guarded for document in fact.documents}
+    subjects = {fact.subject for fact in guarded if fact.subject is not None}
+    untaught = [doc for doc in corpus if doc.id in ids or (doc.subject is not None and doc.subject in subjects)]
+    away = {doc.id for doc in untaught}
+    taught = corpus.where(lambda doc: doc.id not in away)
+    if len(corpus) and not len(taught):
+        raise InputError("every document is about a fact that is held back", field="--documents", found=f"{len(corpus)}")
+    return taught, untaught
+
+
+def refuse_too_long(model: LanguageModel, facts: Sequence[Any]) -> None:
+    """Refuse a question that does not fit the context window even without exemplars, before anything is spent."""
+    for fact in facts:
+        longest = max(len(model.prompts.answer_ids(answer)) for answer in fact.answers)
+        length = len(model.prompts.question_ids(fact.question)) + longest
+        if length + 1 > model.context_window:
+            raise InputError(
+                f"the question of fact {fact.id!r} is longer than the model's context window",
+                field="question",
+                found=f"{length} tokens with its answer",
+                expected=f"at most {model.context_window - 1}",
+            )
+
+
+def general_texts() -> tuple[str, ...]:
+    """Short paragraphs of ordinary English, in Instil's own words, for perplexity on text that is not taught."""
+    text = (resources.files("instil.loop") / "general.txt").read_text(encoding="utf-8")
+    return tuple(paragraph.strip() for paragraph in text.split("\n\n") if paragraph.strip())
+
+
+def parse_budget(budget: str | float | None) -> float | None:
+    """Floating-point operations: a number ("3e15"), or one with a unit ("3 PFLOP"; T, P and E are understood).
+
+    Raises:
+        InputError: it is neither, or not positive.
+    """
+    if budget is None:
+        return None
+    text = str(budget).strip()
+    number = text.upper().removesuffix("FLOPS").removesuffix("FLOP").strip()
+    scale = number[-1:] if number[-1:] in SCALES and number[-1:] else ""
+    try:
+        value = float(number.removesuffix(scale)) * SCALES[scale]
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise InputError("the budget is not an amount of compute", field="--budget", found=text, expected='like "3 PFLOP"')
+    return value

@@ -1,0 +1,68 @@
+"""`summary.json`: every headline figure with its interval, what it cost, and all that is needed to run it again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from instil import exam as exams
+from instil.loop.hardware import commit, hardware
+from instil.version import __version__
+
+if TYPE_CHECKING:
+    from instil.exam import Exam, ExamResult, Verdict
+    from instil.loop.teach import Run
+    from instil.model import LanguageModel
+
+
+def summarise(
+    run: Run, exam: Exam, before: ExamResult, after: ExamResult, verdicts: Sequence[Verdict], taught: LanguageModel
+) -> dict[str, Any]:
+    """The content of `summary.json`, plain values only."""
+    inputs = run.inputs
+    figures = exams.headline(exam, before, after, verdicts)
+    return {
+        "version": __version__,
+        "command": "teach",
+        "run_id": run.run_id,
+        "method": inputs.method.name,
+        "config": {
+            **inputs.settings.model_dump(mode="json"),
+            "probe": inputs.probe.model_dump(mode="json"),
+            "exam": inputs.exam.model_dump(mode="json"),
+        },
+        "seed": inputs.seed,
+        "seeds": [inputs.seed],
+        "model": {
+            "name": inputs.model.name,
+            "source": inputs.model.source,
+            "fingerprint": inputs.model.fingerprint,
+            "fingerprint_after": taught.fingerprint,
+            "parameters": sum(weight.numel() for weight in taught.model.parameters()),
+            "dtype": str(taught.dtype).removeprefix("torch."),
+            "device": str(taught.device),
+        },
+        "data": {
+            "facts_fingerprint": inputs.facts_fingerprint,
+            "documents_fingerprint": inputs.documents.fingerprint,
+            "exam_fingerprint": exam.fingerprint,
+            "facts": {role.value: len(facts) for role, facts in inputs.roles.items()},
+            "documents": len(inputs.documents),
+        },
+        "left_out": [{"what": what, "reason": reason} for what, reason in inputs.left_out],
+        "budget": {"flops": inputs.budget, "spent": run.meter.total},
+        "cost": {
+            row["purpose"]: {name: row[name] for name in ("flops", "tokens", "seconds")} for row in run.costs()
+        },
+        "hardware": hardware(),
+        "commit": commit(),
+        "started": run.started,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ledger": str(run.ledger.folder),
+        "headline": {name: figure.to_dict() for name, figure in figures.items()},
+        "transition": exams.transition_matrix(exam, before, after),
+        "verdicts": dict(Counter(str(verdict.verdict) for verdict in verdicts)),
+        "by_category": exams.by_category(exam, before, after),
+    }

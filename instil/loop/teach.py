@@ -1,0 +1,294 @@
+"""Teach and prove: the same frozen exam before and after one method, a verdict for each fact, a report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instil import exam as exams
+from instil.facts import Corpus, FactSet, Role
+from instil.files import fingerprint, write_json
+from instil.ledger import Ledger
+from instil.lesson import Lesson, Roles, Tell
+from instil.loop.folder import RunFolder, claimed, refuse_foreign
+from instil.loop.inputs import Inputs, read_inputs
+from instil.loop.summary import summarise
+from instil.probe import MasteryMap
+
+if TYPE_CHECKING:
+    from instil.loop.estimate import Estimate
+    from instil.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class TeachResult:
+    """A finished run.
+
+    Attributes:
+        out: its folder.
+        summary: the content of `summary.json`.
+    """
+
+    out: Path
+    summary: Mapping[str, Any]
+
+    @property
+    def report(self) -> Path:
+        return self.out / "report.html"
+
+    @property
+    def ledger(self) -> Path:
+        return Path(self.summary["ledger"])
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The taught model, loaded from its file."""
+        from instil.model import load
+
+        return load(self.out / "model")
+
+    @cached_property
+    def before(self) -> MasteryMap:
+        return MasteryMap.load(RunFolder(self.out).mastery("before"))
+
+    @cached_property
+    def after(self) -> MasteryMap:
+        return MasteryMap.load(RunFolder(self.out).mastery("after"))
+
+
+def teach(
+    model: str | Path | LanguageModel,
+    facts: FactSet | str | Path | None = None,
+    *,
+    method: str = "gradual",
+    out: str | Path,
+    documents: Corpus | str | Path | None = None,
+    config: Mapping[str, Any] | str | Path | None = None,
+    budget: str | float | None = None,
+    ledger: str | Path | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    roles: Mapping[Role, FactSet] | None = None,
+    general: Sequence[str] | None = None,
+    adapter: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    progress: Tell | None = None,
+    dry_run: bool = False,
+) -> TeachResult | Estimate:
+    """Teach facts or documents by one method, and examine the model before and after.
+
+    Args:
+        model: a hub id, a folder, "embedded", or a loaded model (which is not changed).
+        facts: a fact set or a file. Facts without a role get one by subject (see `instil.facts.plan_roles`).
+        method: one of `instil.methods.NAMES`.
+        out: an empty or new folder.
+        documents: texts to be taught. Those about held-back facts are left out, and listed.
+        config: settings of the method, with optional sections `probe` and `exam`; a mapping or a YAML file.
+        budget: compute that teaching may spend, in floating-point operations ("3 PFLOP").
+        ledger: the folder of the durable record; `out/ledger` unless an earlier lesson's goes on.
+        resume: go on with an unfinished run in `out`; a finished one is returned as it is.
+        seed: of every draw: roles, exemplars, order of training.
+        roles: facts by role, where they do not come from `facts`.
+        general: texts for perplexity; a set of Instil's own paragraphs by default.
+        adapter: "lora" trains a low-rank adapter and merges it into the saved weights.
+        progress: is told (what, done, total or None).
+        dry_run: change nothing, and return the estimated time, memory and disk.
+
+    Raises:
+        InputError: the input or the options are wrong; nothing is left behind.
+        RunFailed: the run ended for another reason; `resume=True` goes on with it.
+    """
+    folder, tell = RunFolder(Path(out)), progress or (lambda what, done, total: None)
+    refuse_foreign(folder, resume=resume)
+    tell("reading the model and the facts", 0, None)
+    inputs = read_inputs(
+        model,
+        facts,
+        method=method,
+        documents=documents,
+        config=config,
+        budget=budget,
+        seed=seed,
+        roles=roles,
+        general=general,
+        adapter=adapter,
+        dtype=dtype,
+        device=device,
+    )
+    if dry_run:
+        from instil.loop.estimate import estimate
+
+        return estimate(inputs)
+    record = Path(ledger) if ledger is not None else folder.path / "ledger"
+    with claimed(folder, inputs.plan()):
+        if not folder.summary.exists():
+            Run(inputs, folder, Ledger(record), tell).to_the_end()
+        return TeachResult(folder.path, json.loads(folder.summary.read_text(encoding="utf-8")))
+
+
+class Run:
+    """One pass through the loop. Every step looks first whether an interrupted pass has already done it."""
+
+    def __init__(self, inputs: Inputs, folder: RunFolder, ledger: Ledger, tell: Tell) -> None:
+        from instil.training import Budget, Meter
+
+        self.inputs, self.folder, self.ledger, self.tell = inputs, folder, ledger, tell
+        self.run_id = f"{inputs.method.name}-{fingerprint([json.dumps(inputs.plan(), sort_keys=True)])[:8]}"
+        self.meter, self.exam_meter = Meter(), Meter()
+        self.budget = Budget(flops=inputs.budget)
+        self.started = self._started()
+
+    def to_the_end(self) -> None:
+        exam = self.frozen_exam()
+        self.record("left_out", [{"what": what, "reason": reason} for what, reason in self.inputs.left_out], "left-out")
+        self.record_state("before", None, 0, self.inputs.model.fingerprint)
+        before = self.sit(exam, self.inputs.model, "before")
+
+        lesson = self.lesson()
+        self.inputs.method.teach(lesson, self.inputs.settings)
+        exams.assert_not_taught(exam, lesson.trained_texts)
+        taught = self.saved(lesson)
+        self.record_state("after", lesson.stages[-1], len(lesson.stages) + 1, taught.fingerprint)
+
+        after = self.sit(exam, taught, "after")
+        verdicts = exams.verdicts(exam, before, after)
+        self.record("verdicts", [verdict.to_row() for verdict in verdicts], "verdicts")
+        self.record("costs", self.costs(), "costs")
+        summary = summarise(self, exam, before, after, verdicts, taught)
+        self.record("runs", [self.run_row(summary)], "run")
+        self.report(summary)
+
+    # ------------------------------------------------------------------ steps
+
+    def frozen_exam(self) -> exams.Exam:
+        """The exam as it was frozen before anything was taught: read back when the run is resumed."""
+        if self.folder.exam.exists():
+            return exams.Exam.read(self.folder.exam)
+        exam = exams.build_exam(
+            target=self.inputs.roles[Role.TARGET],
+            held_back=self.inputs.roles[Role.HELD_BACK],
+            development=self.inputs.roles[Role.DEVELOPMENT],
+            exemplars=self.inputs.exemplars,
+            general_texts=self.inputs.general,
+            config=self.inputs.exam,
+            probe_config=self.inputs.probe,
+        )
+        exam.write(self.folder.exam)
+        return exam
+
+    def sit(self, exam: exams.Exam, model: LanguageModel, when: str) -> exams.ExamResult:
+        """Let a model take the exam; the answers and the mastery map are on disk when this returns."""
+        kept = self.folder.work / f"exam-{when}.parquet"
+        if kept.exists():
+            result = exams.ExamResult.load(kept, exam)
+        else:
+            with self.exam_meter.counting(model.model, "exam"):
+                result = exams.sit(
+                    exam,
+                    exams.ModelAnswerer(model),
+                    progress=lambda done, total: self.tell(f"exam {when} teaching", done, total),
+                )
+            result.save(kept)
+        rows = result.rows(run_id=self.run_id, state_id=f"{self.run_id}:{when}")
+        self.ledger.append("answers", rows, key=f"{self.run_id}/exam-{when}")
+        result.mastery("as_worded").save(self.folder.mastery(when))
+        return result
+
+    def lesson(self) -> Lesson:
+        inputs = self.inputs
+        roles = Roles(
+            target=inputs.roles[Role.TARGET],
+            practice=inputs.roles[Role.PRACTICE],
+            known=inputs.roles[Role.KNOWN],
+            development=inputs.roles[Role.DEVELOPMENT],
+            documents=inputs.documents,
+        )
+        return Lesson(
+            inputs.model,
+            roles,
+            inputs.exemplars,
+            folder=self.folder.work / "lesson",
+            run_id=self.run_id,
+            probe_config=inputs.probe,
+            budget=self.budget,
+            meter=self.meter,
+            seed=inputs.seed,
+            record=lambda table, rows, key: self.ledger.append(table, list(rows), key=key),
+            tell=self.tell,
+        )
+
+    def saved(self, lesson: Lesson) -> LanguageModel:
+        """The taught model as a stranger will find it: written at its starting precision, loaded from the file."""
+        from instil.model import load, save
+
+        if not self.folder.model.exists():
+            save(lesson.taught(), self.folder.model, dtype=self.inputs.model.dtype)
+        return load(
+            self.folder.model,
+            dtype=str(self.inputs.model.dtype).removeprefix("torch."),
+            device=str(self.inputs.model.device),
+            style=self.inputs.model.style,
+        )
+
+    def report(self, summary: Mapping[str, Any]) -> None:
+        """The page, then the summary, whose presence says that the run is finished; what was scaffolding goes."""
+        from instil.report import build_report
+
+        self.tell("writing the report", 0, None)
+        write_json(self.folder.work / "summary.json", summary)
+        build_report(self.folder.path, summary=summary, ledger=self.ledger)
+        write_json(self.folder.summary, summary)
+        shutil.rmtree(self.folder.work)
+
+    # ---------------------------------------------------------------- records
+
+    def record(self, table: str, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+        if rows:
+            own = [{"run_id": self.run_id, **row} for row in rows]
+            self.ledger.append(table, own, key=f"{self.run_id}/{key}")
+
+    def record_state(self, label: str, parent: str | None, order: int, mark: str) -> None:
+        row = {
+            "state_id": f"{self.run_id}:{label}",
+            "parent_id": None if parent is None else f"{self.run_id}:{parent}",
+            "label": label,
+            "order": order,
+            "fingerprint": mark,
+            "path": str(self.folder.model) if label == "after" else None,
+        }
+        self.record("states", [row], f"state-{label}")
+
+    def costs(self) -> list[dict[str, Any]]:
+        return [*self.meter.rows(), *self.exam_meter.rows()]
+
+    def run_row(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "method": self.inputs.method.name,
+            "model_name": self.inputs.model.name,
+            "model_fingerprint": self.inputs.model.fingerprint,
+            "facts_fingerprint": self.inputs.facts_fingerprint,
+            "exam_fingerprint": summary["data"]["exam_fingerprint"],
+            "config_json": json.dumps(summary["config"]),
+            "seed": self.inputs.seed,
+            "version": summary["version"],
+            "commit": summary["commit"],
+            "hardware_json": json.dumps(summary["hardware"]),
+            "started": summary["started"],
+            "finished": summary["finished"],
+            "status": "finished",
+            "summary_json": json.dumps(summary, ensure_ascii=False),
+        }
+
+    def _started(self) -> str:
+        """When the run was begun, not when it was last resumed."""
+        mark = self.folder.work / "started.json"
+        if not mark.exists():
+            write_json(mark, datetime.now(UTC).isoformat(timespec="seconds"))
+        return str(json.loads(mark.read_text()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,25 @@ def atomic(path: str | Path) -> Iterator[Path]:
         _sync_folder(target.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def claim(draft: Path, target: Path) -> bool:
+    """Let the folder `draft` appear as `target`, whole and synced; False when a folder with files already stands there.
+
+    Renaming onto a folder that holds anything fails on every system, so of several writers exactly one gets the name.
+    """
+    for file in draft.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+    _sync_folder(draft)
+    try:
+        draft.rename(target)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return False
+        raise
+    _sync_folder(target.parent)
+    return True
 
 
 def _umask() -> int:

@@ -62,7 +62,7 @@ def _byte_level(vocab: int, split: str | None = None) -> PreTrainedTokenizerFast
 
 
 def _metaspace(vocab: int) -> PreTrainedTokenizerFast:
-    """As Llama 2's: the space is a visible mark that the tokenizer puts in front of every text; bytes are the fallback."""
+    """As Llama 2's: a space is a visible mark, one is put in front of every text, and bytes are the fallback."""
     source = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     mark = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     source.normalizer = normalizers.Sequence(mark)
@@ -95,7 +95,7 @@ def _tokenizer(kind: str, vocab: int) -> PreTrainedTokenizerFast:
 
 
 def tiny_tokenizer(kind: str = "byte", vocab: int = 512, *, chat: bool = False) -> PreTrainedTokenizerFast:
-    """A tokenizer of its own for each caller: "byte" (GPT-2-like), "modern" (Llama-3-like) or "metaspace" (Llama-2-like)."""
+    """A fresh tokenizer: "byte" is like GPT-2's, "modern" like Llama 3's, "metaspace" like Llama 2's."""
     tokenizer = copy.deepcopy(_tokenizer(kind, vocab))
     if chat:
         tokenizer.chat_template = CHAT_TEMPLATE
@@ -103,8 +103,15 @@ def tiny_tokenizer(kind: str = "byte", vocab: int = 512, *, chat: bool = False) 
 
 
 def _config(family: str, vocab: int, hidden: int, layers: int, positions: int, **changes: Any) -> Any:
-    from transformers import Gemma2Config, Gemma3TextConfig, GPT2Config, GPTNeoXConfig
-    from transformers import LlamaConfig, MistralConfig, Qwen3Config
+    from transformers import (
+        Gemma2Config,
+        Gemma3TextConfig,
+        GPT2Config,
+        GPTNeoXConfig,
+        LlamaConfig,
+        MistralConfig,
+        Qwen3Config,
+    )
 
     special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     common = {"vocab_size": vocab, "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 4}

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instil.errors import InputError
+from instil.errors import InputError, RunFailed
 from instil.facts import Corpus, FactSet, Role
 from instil.files import fingerprint, write_json
 from instil.probe import Category, ExemplarSets, MasteryMap, ProbeConfig
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel
-    from instil.training import Budget, Decision, Example, Meter, Objective, Progress, TrainConfig, TrainResult
+    from instil.training import Budget, Meter, Objective, TrainConfig, TrainResult
+    from instil.training.stopping import Stop
 
 Record = Callable[[str, Sequence[Mapping[str, Any]], str], None]
 """Appends rows to a table of the ledger; the third argument names the batch, so that repeating it changes nothing."""
@@ -31,7 +32,7 @@ Tell = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Roles:
-    """The data of a lesson, disjoint by subject. What is only for the exam (held-back facts, general text) is not here."""
+    """The data of a lesson, disjoint by subject. Held-back facts and general text are for the exam, so not here."""
 
     target: FactSet = field(default_factory=lambda: FactSet(()))
     practice: FactSet = field(default_factory=lambda: FactSet(()))
@@ -88,12 +89,12 @@ class Lesson:
         self.budget, self.meter, self.seed = budget, meter, seed
         self._start = model
         self._learner: LanguageModel | None = None
-        self._weights: Path | None = None
         self._exemplars, self._probe_config = exemplars, probe_config
         self._folder, self._run_id, self._record, self._tell = folder, run_id, record, tell
         self._verbs = 0
         self._state = f"{run_id}:before"
         self._stages: list[str] = []
+        self._notes: list[str] = []
         self.trained_texts: list[str] = []
 
     # ---------------------------------------------------------------- looking
@@ -106,9 +107,10 @@ class Lesson:
         from instil.probe import probe
 
         def do(folder: Path) -> None:
-            with self.meter.counting(self.learner_or_start.model, "deciding"):
+            learner = self._as_examined()
+            with self.meter.counting(learner.model, "deciding"):
                 seen = probe(
-                    self._as_examined(),
+                    learner,
                     facts,
                     self._exemplars,
                     self._probe_config,
@@ -125,7 +127,7 @@ class Lesson:
         return mastery
 
     def mastered(self, mastery: MasteryMap | None = None) -> FactSet:
-        """The HighlyKnown facts that replay may use: of role `known`, or of the target facts when there is no such role.
+        """The HighlyKnown facts that replay may use: of role `known`, or of the target facts where that role is empty.
 
         Args:
             mastery: a map of the target facts at hand, which saves probing them again.
@@ -135,37 +137,21 @@ class Lesson:
         found = mastery if mastery is not None else self.probe(self.target)
         return self.target.only(found.where(Category.HIGHLY_KNOWN))
 
-    def no_longer_improving(self, patience: int = 2, sets: int = 2) -> Callable[[Progress], Decision]:
+    def no_longer_improving(self, patience: int = 2, sets: int = 2) -> Stop:
         """Stop when accuracy on the development facts has not risen for `patience` epochs; the best epoch is kept.
 
         Args:
             patience: epochs to wait for a better one.
-            sets: exemplar sets to ask each fact with, fewer than a full probe since this is charged at every epoch.
+            sets: exemplar sets to ask each fact with; fewer than a full probe, since this is charged at every epoch.
 
         Raises:
             InputError: the lesson has no development facts.
         """
-        from instil.training import Decision
+        from instil.training import no_longer_improving
 
         if not len(self.development):
             raise InputError("early stop needs development facts", field="development", found="none")
-        folder = self._folder / f"{self._verbs:03d}-train"
-
-        def decide(progress: Progress) -> Decision:
-            # On disk and not in a closure: a resumed stage must remember what it saw before it was cut off.
-            memory = folder / "development.json"
-            seen = json.loads(memory.read_text()) if memory.exists() else {}
-            epoch = str(round(progress.epoch))
-            if epoch not in seen:
-                seen[epoch] = self._development_accuracy(sets)
-                write_json(memory, seen)
-            scores = [seen[key] for key in sorted(seen, key=int) if int(key) <= int(epoch)]
-            best = max(range(len(scores)), key=lambda index: (scores[index], -index))
-            return Decision(
-                stop=len(scores) - 1 - best >= patience, best=best == len(scores) - 1, development_accuracy=scores[-1]
-            )
-
-        return decide
+        return no_longer_improving(lambda model: self._development_accuracy(sets), patience=patience)
 
     # --------------------------------------------------------------- changing
 
@@ -176,156 +162,145 @@ class Lesson:
         documents: Corpus | None = None,
         stage: str,
         config: TrainConfig,
-        stop: Callable[[Progress], Decision] | None = None,
-        objectives: Sequence[Objective] = (),
+        stop: Stop | None = None,
+        objective: Objective | None = None,
     ) -> TrainResult:
         """Train on the questions of `facts` and the text of `documents`, as one stage with this name.
 
         Raises:
             InputError: nothing is left to train on.
         """
-        from instil.training import TrainResult, document_examples, question_example, train
+        from instil.training import document_examples, question_example, train
 
-        learner = self.learner_or_start
-        examples: list[Example] = [question_example(learner.prompts, fact) for fact in facts or ()]
-        for document in documents or ():
-            examples += document_examples(learner.prompts, document, config.row_length)
+        facts, documents = facts or FactSet(()), documents or Corpus(())
+        learner = self._as_learner()
+        longest = min(config.row_length, learner.context_window)
+        examples = [question_example(learner.prompts, fact) for fact in facts]
+        for document in documents:
+            examples += document_examples(learner.prompts, document, longest)
         if not examples:
             raise InputError(f"{stage} has nothing to train on", found="no fact and no document")
-        self.trained_texts += [fact.question for fact in facts or ()]
-        self.trained_texts += [document.text for document in documents or ()]
+        self.trained_texts += [*(fact.question for fact in facts), *(document.text for document in documents)]
 
-        def do(folder: Path) -> None:
-            result = train(
-                self._as_learner(),
-                examples,
-                config,
-                out=folder,
-                stop=stop,
-                objectives=objectives,
-                meter=self.meter,
-                budget=self.budget,
-                log=lambda point: self._tell(f"{stage}", point["step"], point.get("steps")),
-            )
-            self._save_weights(folder)
-            write_json(folder / "result.json", result.to_dict())
+        def log(point: Mapping[str, Any]) -> None:
+            self._tell(f"{stage}: epoch {point['epoch']:.1f}, loss {point['loss']:.3f}", int(point["step"]), None)
 
-        inputs = {
-            "examples": fingerprint(str((example.key, example.input_ids, example.weight)) for example in examples),
-            "config": config.model_dump(mode="json"),
-            "state": self._state,
-        }
-        folder = self._once("train", inputs, do)
-        result = TrainResult.from_dict(json.loads((folder / "result.json").read_text()))
-        parent, self._state = self._state, f"{self._run_id}:{stage}"
-        self._stages.append(stage)
-        self._weights = folder / "weights.safetensors"
-        self._record(
-            "states",
-            [
-                {
-                    "run_id": self._run_id,
-                    "state_id": self._state,
-                    "parent_id": parent,
-                    "label": stage,
-                    "order": len(self._stages),
-                    "fingerprint": result.fingerprint,
-                    "path": None,
-                }
-            ],
-            f"{self._run_id}/{folder.name}",
+        folder = self._next_folder("train")
+        result = train(
+            learner,
+            examples,
+            config,
+            out=folder,
+            stop=stop,
+            objective=objective,
+            meter=self.meter,
+            budget=self.budget,
+            log=log,
         )
-        count = len(facts or ()) + len(documents or ())
-        points = [{"run_id": self._run_id, "stage": stage, "facts": count, **point} for point in result.points]
-        self._record("stages", points, f"{self._run_id}/{folder.name}")
+        self._note_stage(stage, folder.name, result, len(facts) + len(documents))
         return result
 
     def staying_close(self, facts: FactSet, weight: float) -> Objective:
-        """A term that keeps the model's answers to known questions near those of the starting model (KL divergence)."""
+        """A term that keeps the answers to known questions near those of the model as the stage finds it (KL)."""
         from instil.training import KLToStart, question_example
 
         examples = [question_example(self._start.prompts, fact) for fact in facts]
-        return KLToStart(self._start.model, examples, weight=weight)
+        return KLToStart(examples, weight=weight, seed=self.seed)
 
     # ------------------------------------------------------- for the loop only
-
-    @property
-    def learner_or_start(self) -> LanguageModel:
-        return self._learner or self._start
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages trained so far, in order."""
         return tuple(self._stages)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What training could not do as it was asked to, in words."""
+        return tuple(self._notes)
+
     def taught(self) -> LanguageModel:
         """The model as the method left it, in the precision of training.
 
         Raises:
-            InputError: the method trained nothing.
+            RunFailed: the method trained nothing.
         """
         if not self._stages:
-            raise InputError("the method trained nothing", expected="at least one stage")
+            raise RunFailed("the method ended without training anything")
         return self._as_learner()
 
     # ---------------------------------------------------------------- private
 
-    def _once(self, verb: str, inputs: Mapping[str, Any], do: Callable[[Path], None]) -> Path:
-        """Run `do` in a folder of its own, unless it was finished before; restore what the meter then stood at."""
+    def _next_folder(self, verb: str) -> Path:
         folder = self._folder / f"{self._verbs:03d}-{verb}"
         self._verbs += 1
+        return folder
+
+    def _once(self, verb: str, inputs: Mapping[str, Any], do: Callable[[Path], None]) -> Path:
+        """Run `do` in a folder of its own; if that was done before, only charge again what it had cost."""
+        folder = self._next_folder(verb)
         done, wanted = folder / "done.json", fingerprint([json.dumps(inputs, sort_keys=True)])
         if done.exists():
-            finished = json.loads(done.read_text())
+            finished = json.loads(done.read_text(encoding="utf-8"))
             if finished["inputs"] != wanted:
-                raise InputError(
-                    "the unfinished run was started with other data or settings", file=folder, expected="the same call"
-                )
-            self.meter.restore(finished["meter"])
+                raise InputError("the unfinished run had other data or settings", file=folder, expected="the same call")
+            self.meter.add(finished["cost"])
             return folder
         folder.mkdir(parents=True, exist_ok=True)
+        spent = self.meter.to_dict()
         do(folder)
-        write_json(done, {"inputs": wanted, "meter": self.meter.to_dict()})
+        write_json(done, {"inputs": wanted, "cost": self.meter.since(spent)})
         return folder
 
     def _as_learner(self) -> LanguageModel:
-        """The model with fp32 master weights, a copy: the starting model stays as it is for KL terms and controls."""
+        """The model with fp32 master weights: a copy, since the starting model is needed for controls."""
         import torch
 
         if self._learner is None:
             self._learner = replace(self._start, model=copy.deepcopy(self._start.model).to(torch.float32))
-        if self._weights is not None:
-            from safetensors.torch import load_model
-
-            load_model(self._learner.model, str(self._weights))
-            self._weights = None
         return self._learner
 
     def _as_examined(self) -> LanguageModel:
         """The model at the precision that it will be saved and examined in."""
-        if self._learner is None and self._weights is None:
-            return self._start
-        learner = self._as_learner()
-        if learner.dtype == self._start.dtype:
-            return learner
-        return replace(learner, model=copy.deepcopy(learner.model).to(self._start.dtype).eval())
-
-    def _save_weights(self, folder: Path) -> None:
-        from safetensors.torch import save_model
-
-        from instil.files import atomic
-
-        with atomic(folder / "weights.safetensors") as draft:
-            save_model(self._as_learner().model, str(draft))
+        if self._learner is None or self._learner.dtype == self._start.dtype:
+            return self._learner or self._start
+        return replace(self._learner, model=copy.deepcopy(self._learner.model).to(self._start.dtype).eval())
 
     def _development_accuracy(self, sets: int) -> float:
         from instil.probe import ask, questions_of
 
         config = self._probe_config.model_copy(update={"exemplar_sets": sets, "prior": False})
-        exemplars = self._exemplars.first(sets)
-        with self.meter.counting(self.learner_or_start.model, "deciding"):
-            asked = list(ask(self._as_examined(), questions_of(self.development), exemplars, config))
+        learner = self._as_examined()
+        with self.meter.counting(learner.model, "deciding"):
+            asked = list(ask(learner, questions_of(self.development), self._exemplars.first(sets), config))
         return sum(answer.p_greedy for answer in asked) / len(asked)
+
+    def _note_stage(self, stage: str, batch: str, result: TrainResult, count: int) -> None:
+        self._stages.append(stage)
+        self._notes += [f"{stage}: {note}" for note in result.notes]
+        parent, self._state = self._state, f"{self._run_id}:{stage}"
+        state = {
+            "run_id": self._run_id,
+            "state_id": self._state,
+            "parent_id": parent,
+            "label": stage,
+            "order": len(self._stages),
+            "fingerprint": self._as_learner().fingerprint,
+            "path": None,
+        }
+        self._record("states", [state], f"{self._run_id}/{batch}")
+        scores = {epoch: decision.score for epoch, decision in enumerate(result.decisions, start=1)}
+        points = [
+            {
+                "run_id": self._run_id,
+                "stage": stage,
+                "facts": count,
+                "development_accuracy": scores.get(int(point["epoch"])) if point["epoch"].is_integer() else None,
+                **point,
+            }
+            for point in result.points
+        ]
+        self._record("stages", points, f"{self._run_id}/{batch}")
 
     def _answer_row(self, facts: FactSet, row: Any) -> dict[str, Any]:
         fact = facts.by_id[row.fact_id]

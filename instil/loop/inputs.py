@@ -199,7 +199,9 @@ def divide_documents(corpus: Corpus, roles: Mapping[Role, FactSet]) -> tuple[Cor
     away = {doc.id for doc in untaught}
     taught = corpus.where(lambda doc: doc.id not in away)
     if len(corpus) and not len(taught):
-        raise InputError("every document is about a fact that is held back", field="--documents", found=f"{len(corpus)}")
+        raise InputError(
+            "every document is about a fact that is held back", field="--documents", found=f"{len(corpus)}"
+        )
     return taught, untaught
 
 
@@ -239,5 +241,7 @@ def parse_budget(budget: str | float | None) -> float | None:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise InputError("the budget is not an amount of compute", field="--budget", found=text, expected='like "3 PFLOP"')
+        raise InputError(
+            "the budget is not an amount of compute", field="--budget", found=text, expected='like "3 PFLOP"'
+        )
     return value

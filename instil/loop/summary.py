@@ -53,9 +53,7 @@ def summarise(
         },
         "left_out": [{"what": what, "reason": reason} for what, reason in inputs.left_out],
         "budget": {"flops": inputs.budget, "spent": run.meter.total},
-        "cost": {
-            row["purpose"]: {name: row[name] for name in ("flops", "tokens", "seconds")} for row in run.costs()
-        },
+        "cost": {row["purpose"]: {name: row[name] for name in ("flops", "tokens", "seconds")} for row in run.costs()},
         "hardware": hardware(),
         "commit": commit(),
         "started": run.started,

@@ -22,7 +22,9 @@ class Config(BaseModel):
         default=(), description="train only on target facts of these categories (costs one charged probe); empty: all"
     )
     replay_ratio: float = Field(default=0.0, ge=0, description="mastered facts added for each fact taught")
-    kl_weight: float = Field(default=0.0, ge=0, description="weight of KL(start ‖ now) on the answers of mastered facts")
+    kl_weight: float = Field(
+        default=0.0, ge=0, description="weight of KL(start ‖ now) on the answers of mastered facts"
+    )
     early_stop: bool = Field(default=False, description="stop on the development facts and keep the best epoch")
     patience: int = Field(default=2, ge=1, description="epochs without a better one before the early stop")
 
@@ -35,14 +37,16 @@ def teach(lesson: Lesson, config: Config) -> None:
     if not len(facts):
         raise InputError("no fact is left to teach", field="categories", found=", ".join(config.categories))
 
-    objectives = []
+    objective = None
     if config.replay_ratio or config.kl_weight:
         mastered = lesson.mastered(mastery)
         if not len(mastered):
-            raise InputError("replay and KL need mastered facts", field="replay_ratio, kl_weight", found="none mastered")
+            raise InputError(
+                "replay and KL need mastered facts", field="replay_ratio, kl_weight", found="none mastered"
+            )
         if config.kl_weight:
-            objectives.append(lesson.staying_close(mastered, config.kl_weight))
+            objective = lesson.staying_close(mastered, config.kl_weight)
         facts += mastered.sample(round(config.replay_ratio * len(facts)), lesson.seed)
 
     stop = lesson.no_longer_improving(config.patience) if config.early_stop else None
-    lesson.train(facts, stage="fine-tuning", config=config.train, stop=stop, objectives=objectives)
+    lesson.train(facts, stage="fine-tuning", config=config.train, stop=stop, objective=objective)

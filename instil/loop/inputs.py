@@ -1,4 +1,4 @@
-"""What a call of `teach` means: the model, the facts by role, the documents, the settings. All checked before any work."""
+"""What a call of `teach` means: model, facts by role, documents, settings. All are checked before any work."""
 
 from __future__ import annotations
 

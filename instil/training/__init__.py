@@ -1,0 +1,56 @@
+"""Training: packed examples in, trained weights out, every operation counted.
+
+The names are imported when they are first used: most of them need torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from instil.training.config import Budget, LoraSettings, TrainConfig
+from instil.training.examples import Example, count_split, document_examples, question_example
+from instil.training.stopping import Decision, Progress, Stop, no_longer_improving
+
+if TYPE_CHECKING:
+    from instil.training.meter import Meter
+    from instil.training.objectives import KLToStart, Objective
+    from instil.training.run import TrainResult, train
+    from instil.training.step import Step, plain_step
+
+_LATER = {
+    "KLToStart": "objectives",
+    "Meter": "meter",
+    "Objective": "objectives",
+    "Step": "step",
+    "TrainResult": "run",
+    "plain_step": "step",
+    "train": "run",
+}
+
+__all__ = [
+    "Budget",
+    "Decision",
+    "Example",
+    "KLToStart",
+    "LoraSettings",
+    "Meter",
+    "Objective",
+    "Progress",
+    "Step",
+    "Stop",
+    "TrainConfig",
+    "TrainResult",
+    "count_split",
+    "document_examples",
+    "no_longer_improving",
+    "plain_step",
+    "question_example",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

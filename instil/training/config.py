@@ -1,0 +1,102 @@
+"""Settings of a training run. The description of each field is its help text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraSettings(_Settings):
+    """Low-rank adapters (Hu et al. 2021, 2106.09685) through `peft`; merged into the weights after training."""
+
+    r: Annotated[int, Field(ge=1, description="Rank of the adapters.")] = 16
+    alpha: Annotated[int, Field(ge=1, description="The adapters' output is scaled by alpha / r.")] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout on the adapters' input.")] = 0.0
+    targets: Annotated[
+        tuple[str, ...] | None,
+        Field(description="Names of the modules to adapt, such as q_proj; by default every linear layer but the head."),
+    ] = None
+    layers: Annotated[
+        tuple[int, ...] | None, Field(description="Numbers of the layers to adapt, from 0; by default all.")
+    ] = None
+    keep: Annotated[bool, Field(description="Also save the adapter by itself, beside the merged weights.")] = False
+
+
+class Budget(_Settings):
+    """What may be spent. Training ends after the optimiser step that reaches a limit, so it overshoots by at most one
+    step. What the meter has counted before, for whatever purpose, is part of what is spent."""
+
+    flops: Annotated[float | None, Field(gt=0, description="Floating-point operations.")] = None
+    seconds: Annotated[float | None, Field(gt=0, description="Seconds of counted work.")] = None
+
+
+class TrainConfig(_Settings):
+    """How a model is trained on a set of examples."""
+
+    epochs: Annotated[int, Field(ge=1, description="Most passes over the examples; `stop` may end it earlier.")] = 10
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")] = 5e-5
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine"],
+        Field(description="Learning rate after warmup: constant, or down to zero at the last epoch's end."),
+    ] = "constant"
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1, description="Share of all steps with rising learning rate.")] = 0.0
+    batch_size: Annotated[
+        int | None, Field(ge=1, description="Examples per optimiser step; 32 unless batch_tokens is given.")
+    ] = None
+    batch_tokens: Annotated[
+        int | None, Field(ge=1, description="Tokens per optimiser step, about, instead of batch_size.")
+    ] = None
+    micro_tokens: Annotated[
+        int, Field(ge=1, description="Tokens per forward pass, padding included. Changes memory and speed only.")
+    ] = 8192
+    row_length: Annotated[
+        int, Field(ge=1, description="Tokens per packed row; a longer example gets a row of its own length.")
+    ] = 256
+    packing: Annotated[bool, Field(description="Several examples per row, kept apart; false pads each one.")] = True
+    betas: Annotated[tuple[float, float], Field(description="Decay rates of AdamW's two moments.")] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0, description="AdamW's decay; never on norms and biases.")] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0, description="Gradients are clipped to this norm; 0 turns it off.")] = (
+        1.0
+    )
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        Field(description="Of the forward pass; weights stay fp32. auto: bf16 where the hardware multiplies it."),
+    ] = "auto"
+    adapter: Annotated[LoraSettings | None, Field(description="Train adapters instead of the weights.")] = None
+    parameters: Annotated[
+        tuple[str, ...] | None,
+        Field(description="Train only parameters whose names match one of these patterns (* and ?)."),
+    ] = None
+    restore_best: Annotated[
+        bool, Field(description="End with the weights of the last epoch that `stop` called the best, if it names one.")
+    ] = True
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Order of the examples and dropout.")] = 0
+    save_every: Annotated[
+        Literal["epoch", "never"] | Annotated[int, Field(ge=1)],
+        Field(description="Checkpoints: at each epoch's end, also every so many steps, or never."),
+    ] = "epoch"
+    save_seconds: Annotated[
+        float, Field(ge=0, description="No checkpoint sooner than this after the one before (one process only).")
+    ] = 30.0
+    log_every: Annotated[int, Field(ge=1, description="Steps between two points of the learning curve.")] = 10
+    report_to: Annotated[tuple[str, ...], Field(description="Trackers of transformers, such as tensorboard.")] = ()
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> TrainConfig:
+        if self.batch_size is not None and self.batch_tokens is not None:
+            raise ValueError("give batch_size or batch_tokens, not both")
+        if self.adapter is not None and self.parameters is not None:
+            raise ValueError("give adapter or parameters, not both")
+        return self
+
+    @property
+    def window(self) -> dict[str, Any]:
+        """What `packing.epoch_windows` is told about the size of an optimiser step."""
+        if self.batch_tokens is not None:
+            return {"batch_tokens": self.batch_tokens}
+        return {"batch_size": self.batch_size or 32}

@@ -1,0 +1,330 @@
+"""The course of one run: the Trainer set up, what is remembered across a resume, and what happens between steps."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import TrainingArguments
+from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
+
+from instil.errors import InputError
+from instil.training import checkpoints
+from instil.training.config import Budget, TrainConfig
+from instil.training.engine import Batcher, Engine, Windows
+from instil.training.examples import Example
+from instil.training.layout import Layout, choose
+from instil.training.meter import Meter
+from instil.training.objectives import Objective
+from instil.training.precision import autocast_dtype
+from instil.training.step import Step
+from instil.training.stopping import Decision, Progress, Stop
+from instil.training.trainable import Trainee, some
+
+
+@dataclass
+class Memory:
+    """What a run remembers across a resume, beside weights, optimiser and random states."""
+
+    points: list[dict[str, float]] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    touched: list[str] = field(default_factory=list)
+    cost: dict[str, dict[str, float]] = field(default_factory=dict)
+    steps: int = 0
+    useful_tokens: int = 0
+    target_tokens: int = 0
+    computed_tokens: int = 0
+    micro_tokens: int = 0
+    best_epoch: int | None = None
+    ended_by: str | None = None
+    epoch_losses: list[float] = field(default_factory=list)
+    losses_of_epoch: list[float] = field(default_factory=list)
+    losses_of_point: list[float] = field(default_factory=list)
+
+    @staticmethod
+    def from_dict(plain: dict[str, Any]) -> Memory:
+        return Memory(**(plain | {"decisions": [Decision(**decision) for decision in plain["decisions"]]}))
+
+
+class Course(TrainerCallback):
+    """One run of `train`, from the first step (or the last checkpoint) to the last."""
+
+    layout: Layout
+    engine: Engine
+
+    def __init__(
+        self,
+        lm: Any,
+        ready: Trainee,
+        folder: Path,
+        config: TrainConfig,
+        meter: Meter,
+        *,
+        stop: Stop | None,
+        budget: Budget | None,
+        log: Callable[[dict[str, float]], None] | None,
+    ) -> None:
+        self.lm, self.ready, self.folder, self.config, self.meter = lm, ready, folder, config, meter
+        self.stop, self.budget, self.log = stop, budget or Budget(), log
+        self.memory = Memory()
+        self._before = meter.to_dict()
+        self._saved_at = time.monotonic()
+
+    def run(self, examples: Sequence[Example], objective: Objective | None, step: Step) -> None:
+        """Set up the Trainer and let it run to the end, from the last checkpoint if there is one."""
+        config, model = self.config, self.ready.model
+        autocast = autocast_dtype(config.precision, self.lm.device)
+        self.layout = choose(
+            model, int(self.lm.model.config.get_text_config().vocab_size), autocast, packing=config.packing
+        )
+        pad_id = _padding(self.lm)
+        if objective is not None:
+            objective.prepare(model, self.layout, self.meter, pad_id)
+        windows = Windows(examples, config)
+        use_cache = getattr(self.lm.model.config, "use_cache", True)
+        self.engine = Engine(
+            self.ready,
+            self._arguments(len(windows)),
+            windows=windows,
+            batcher=Batcher(examples, config, self.layout, pad_id),
+            layout=self.layout,
+            step=step,
+            objective=objective,
+            meter=self.meter,
+            callbacks=[self],
+            remembered=self.remembered,
+        )
+        self.lm.model.config.use_cache = use_cache  # the Trainer turns it off, but `stop` may generate
+        self.memory.notes += self.layout.notes
+        checkpoint = checkpoints.latest(self.folder)
+        if checkpoint is not None:
+            self._recall(checkpoint)
+        with self.meter.timing("training"):
+            self.engine.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+        self._update()
+
+    def _arguments(self, windows: int) -> TrainingArguments:
+        config, cpu = self.config, self.lm.device.type == "cpu"
+        arguments = TrainingArguments(
+            output_dir=str(self.folder),
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=1,
+            num_train_epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
+            warmup_steps=round(config.warmup_ratio * windows * config.epochs),
+            weight_decay=config.weight_decay,
+            adam_beta1=config.betas[0],
+            adam_beta2=config.betas[1],
+            max_grad_norm=config.max_grad_norm,
+            optim="adamw_torch_fused",
+            seed=config.seed,
+            use_cpu=cpu,
+            report_to=list(config.report_to) or "none",
+            logging_strategy="steps" if config.report_to else "no",
+            logging_steps=config.log_every,
+            logging_nan_inf_filter=False,
+            save_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            ddp_find_unused_parameters=False,
+            ddp_backend="gloo" if cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
+        )
+        arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are used by several processes, never by DataParallel
+        return arguments
+
+    @property
+    def is_main(self) -> bool:
+        return bool(self.engine.args.should_save)
+
+    def best_file(self, epoch: int) -> Path:
+        return self.folder / f"best-{epoch}.safetensors"
+
+    def cost(self) -> dict[str, dict[str, float]]:
+        """What this run has cost, all purposes."""
+        return self.meter.since(self._before)
+
+    # ---- memory ----
+
+    def _update(self) -> None:
+        engine, memory = self.engine, self.memory
+        memory.steps, memory.micro_tokens = engine.state.global_step, engine.batcher.micro_tokens
+        memory.useful_tokens, memory.target_tokens = engine.useful_tokens, engine.target_tokens
+        memory.computed_tokens, memory.touched = engine.computed_tokens, sorted(engine.touched)
+        memory.notes += [note for note in engine.notes if note not in memory.notes]
+        memory.cost = self.cost()
+
+    def remembered(self) -> dict[str, Any]:
+        self._update()
+        return asdict(self.memory)
+
+    def _recall(self, checkpoint: Path) -> None:
+        engine = self.engine
+        self.memory = memory = Memory.from_dict(checkpoints.read_state(checkpoint))
+        engine.batcher.micro_tokens, engine.touched = memory.micro_tokens, set(memory.touched)
+        engine.useful_tokens, engine.target_tokens = memory.useful_tokens, memory.target_tokens
+        engine.computed_tokens = memory.computed_tokens
+        spent = Meter.from_dict(self._before)
+        spent.add(memory.cost)
+        self.meter.set_to(spent.to_dict())
+
+    # ---- between steps ----
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.engine.windows.start_epoch(state.global_step // len(self.engine.windows))
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        memory, config = self.memory, self.config
+        memory.losses_of_epoch.append(self.engine.last_loss)
+        memory.losses_of_point.append(self.engine.last_loss)
+        if state.global_step % config.log_every == 0:
+            self._point(state)
+        if self._spent():
+            memory.ended_by = "budget"
+            control.should_training_stop = True
+        within = state.global_step % len(self.engine.windows) != 0  # at an epoch's end, `stop` is heard before saving
+        if isinstance(config.save_every, int) and within and not memory.ended_by:
+            control.should_save = state.global_step % config.save_every == 0 and self._time_to_save()
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        memory = self.memory
+        if memory.losses_of_point:
+            self._point(state)
+        if state.global_step % len(self.engine.windows) != 0:
+            control.should_save = False  # the budget ended the epoch early
+            return
+        memory.epoch_losses.append(_mean(memory.losses_of_epoch))
+        memory.losses_of_epoch.clear()
+        if len(memory.epoch_losses) == 1:
+            self.check_reached()
+        if self.stop is not None:
+            self._decide(state, control)
+        ending = control.should_training_stop or len(memory.epoch_losses) >= self.config.epochs
+        control.should_save = not ending and self.config.save_every != "never" and self._time_to_save()
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._saved_at = time.monotonic()
+        self._prune_best()
+
+    def _decide(self, state: TrainerState, control: TrainerControl) -> None:
+        assert self.stop is not None
+        memory = self.memory
+        self._update()
+        training = memory.cost.get("training", {})
+        progress = Progress(
+            epoch=len(memory.epoch_losses),
+            step=state.global_step,
+            loss=memory.epoch_losses[-1],
+            tokens=self.engine.useful_tokens,
+            flops=training.get("flops", 0.0),
+            seconds=training.get("seconds", 0.0),
+            model=self.lm,
+            history=tuple(memory.decisions),
+        )
+        self.lm.model.eval()
+        with undisturbed(self.lm.model), self.meter.timing(None):
+            answer = self.stop(progress)
+        decision = _agreed(answer if isinstance(answer, Decision) else Decision(stop=bool(answer)))
+        memory.decisions.append(decision)
+        if decision.best:
+            memory.best_epoch = progress.epoch
+            if self.config.restore_best and not decision.stop and self.is_main:
+                with checkpoints.writing("the best weights", self.folder):
+                    checkpoints.save_weights(self.ready.trained, self.best_file(progress.epoch))
+                if self.config.save_every == "never":
+                    self._prune_best()
+        if decision.stop:
+            memory.ended_by = "stop"
+            control.should_training_stop = True
+
+    def _prune_best(self) -> None:
+        best = self.memory.best_epoch
+        if self.is_main:
+            checkpoints.prune_best(self.folder, keep=None if best is None else self.best_file(best))
+
+    def _point(self, state: TrainerState) -> None:
+        memory, cost = self.memory, self.cost()
+        point = {
+            "epoch": state.global_step / len(self.engine.windows),
+            "step": state.global_step,
+            "tokens": self.engine.useful_tokens,
+            "flops": sum(purpose["flops"] for purpose in cost.values()),
+            "seconds": sum(purpose["seconds"] for purpose in cost.values()),
+            "loss": _mean(memory.losses_of_point),
+            "learning_rate": self.engine.last_learning_rate,
+        }
+        memory.losses_of_point.clear()
+        memory.points.append(point)
+        if self.log is not None and self.is_main:
+            self.log(point)
+
+    def _spent(self) -> bool:
+        flops, seconds = self.budget.flops, self.budget.seconds
+        return (flops is not None and self.meter.total >= flops) or (
+            seconds is not None and self.meter.total_seconds >= seconds
+        )
+
+    def _time_to_save(self) -> bool:
+        # Several ranks save together, so no rank may go by its own clock.
+        return self.engine.args.world_size > 1 or time.monotonic() - self._saved_at >= self.config.save_seconds
+
+    def check_reached(self) -> None:
+        """Every weight that was asked for by name must have had a gradient; of the others a note is made.
+
+        Raises:
+            InputError: one asked for had none.
+        """
+        silent = sorted(set(self.ready.trained) - self.engine.touched)
+        if not silent:
+            return
+        if self.config.adapter is not None or self.config.parameters is not None:
+            raise InputError("asked to train what the loss does not reach", field="parameters", found=some(silent))
+        note = f"the loss never reached {some(silent)}"
+        if note not in self.memory.notes:
+            self.memory.notes.append(note)
+
+
+def _padding(lm: Any) -> int:
+    tokens = (getattr(lm.tokenizer, "pad_token_id", None), getattr(lm.tokenizer, "eos_token_id", None), 0)
+    return next(token for token in tokens if token is not None)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _agreed(decision: Decision) -> Decision:
+    """The first rank's decision, on every rank."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return decision
+    told = [decision]
+    torch.distributed.broadcast_object_list(told, src=0)
+    return told[0]
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Leave random states, the cache setting and the evaluation mode as they were found (random) or should be."""
+    python, numpy_state = random.getstate(), np.random.get_state()
+    config: Any = model.config
+    use_cache = getattr(config, "use_cache", True)
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+            config.use_cache = use_cache
+            model.eval()

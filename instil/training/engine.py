@@ -1,0 +1,269 @@
+"""The Hugging Face Trainer as engine, with three things of our own: the window, the step and the checkpoint's weights.
+
+The Trainer is told that a "batch" is a whole accumulation window (`gradient_accumulation_steps` is 1): the window is
+split into micro-batches here, since the number of rows differs from window to window and may be halved when memory
+runs out. So `training_step` always has the last micro-batch of the window, and with it all of them. Under several
+ranks each takes its share of the window's rows; the loss is divided by the window's target tokens over all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, TrainerCallback
+
+from instil.errors import InputError, RunFailed
+from instil.files import write_json
+from instil.training import checkpoints
+from instil.training.batches import MicroBatch, collate, share_of_loss
+from instil.training.config import TrainConfig
+from instil.training.examples import Example
+from instil.training.layout import Layout
+from instil.training.meter import Meter
+from instil.training.objectives import Objective
+from instil.training.packing import Row, alone, deal, epoch_windows, pack
+from instil.training.step import Loss, Step
+from instil.training.trainable import Trainee
+
+
+@dataclass(frozen=True)
+class Window:
+    """The examples of one optimiser step, on all ranks together."""
+
+    members: tuple[int, ...]
+
+
+class Windows(Dataset[Window]):
+    """The windows of the current epoch; a pure function of the seed and the epoch, so a resumed run sees the same."""
+
+    def __init__(self, examples: Sequence[Example], config: TrainConfig) -> None:
+        self.lengths = [len(example) for example in examples]
+        self._plan = partial(epoch_windows, self.lengths, seed=config.seed, **config.window)
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        self._windows = self._plan(epoch=epoch)
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: int) -> Window:
+        return Window(self._windows[index])
+
+
+class Batcher:
+    """Turns a window into this rank's micro-batches.
+
+    Attributes:
+        micro_tokens: most tokens of a micro-batch; halved each time that memory runs out.
+    """
+
+    def __init__(self, examples: Sequence[Example], config: TrainConfig, layout: Layout, pad_id: int) -> None:
+        self.examples = examples
+        self.lengths = [len(example) for example in examples]
+        self.keys = [example.key for example in examples]
+        self.packed, self.pad_id = layout.packed, pad_id
+        self.row_length, self.micro_tokens = config.row_length, config.micro_tokens
+
+    def rows(self, window: Window) -> list[Row]:
+        if not self.packed:
+            return alone(window.members, self.lengths)
+        longest = max(self.lengths[index] for index in window.members)
+        return pack(window.members, self.lengths, self.keys, max(longest, min(self.row_length, self.micro_tokens)))
+
+    def micro_batches(self, window: Window, rank: int = 0, ranks: int = 1) -> list[MicroBatch]:
+        """Raises:
+        InputError: no token of the window has a loss.
+        """
+        total = sum(self.examples[index].weight * self.examples[index].targets for index in window.members)
+        if not total:
+            keys = ", ".join(self.keys[index] for index in window.members[:3])
+            raise InputError("a batch without a single token to learn", field="examples", found=f"{keys}, ...")
+        hand = deal(self.rows(window), self.lengths, self.micro_tokens, rank, ranks)
+        return [collate(rows, self.examples, total_weight=total, pad_id=self.pad_id) for rows in hand.micro_batches]
+
+    def halve(self, micro_batches: Sequence[MicroBatch]) -> bool:
+        """Allow half the tokens of the largest micro-batch; false when that was a single example already."""
+        largest = max((batch.computed for batch in micro_batches), default=0)
+        if all(batch.ids_BT.shape[0] == 1 and not batch.packed for batch in micro_batches):
+            return False
+        self.micro_tokens = max(1, min(self.micro_tokens, largest) // 2)
+        return True
+
+
+class Engine(Trainer):
+    """See the module's text. `remembered` gives what a checkpoint must hold beside the Trainer's own state."""
+
+    objective: Objective | None
+    touched: set[str]
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        arguments: TrainingArguments,
+        *,
+        windows: Windows,
+        batcher: Batcher,
+        layout: Layout,
+        step: Step,
+        objective: Objective | None,
+        meter: Meter,
+        callbacks: list[TrainerCallback],
+        remembered: Callable[[], dict[str, Any]],
+    ) -> None:
+        super().__init__(model=trainee.model, args=arguments, train_dataset=windows, callbacks=callbacks)
+        self.remove_callback(PrinterCallback)
+        self.trainee, self.windows, self.batcher, self.layout = trainee, windows, batcher, layout
+        self.step, self.objective, self.meter, self.remembered = step, objective, meter, remembered
+        self.touched: set[str] = set()
+        self.useful_tokens = self.target_tokens = self.computed_tokens = 0
+        self.last_loss = self.last_learning_rate = 0.0
+        self.notes: list[str] = []
+
+    # ---- data ----
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        # Not given to accelerate, which would deal whole windows to the ranks and so change the batch.
+        return DataLoader(self.windows, batch_size=1, sampler=SequentialSampler(self.windows), collate_fn=_only)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], None]:
+        return [next(epoch_iterator) for _ in range(num_batches)], None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0  # the meter counts
+
+    # ---- one window ----
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        model.train()
+        with self.meter.counting(self.trainee.model, "training"):
+            loss = self._window(model, inputs)
+        if not torch.isfinite(loss):
+            raise RunFailed(f"the loss became {float(loss)} at step {self.state.global_step + 1}")
+        self.touched.update(name for name, p in self.trainee.trained.items() if p.grad is not None)
+        self.last_loss, self.last_learning_rate = float(loss), float(self._get_learning_rate())
+        return loss
+
+    def _window(self, model: nn.Module, window: Window) -> Tensor:
+        ranks, rank = self.args.world_size, self.args.process_index
+        while True:
+            own = self.batcher.micro_batches(window, rank, ranks)
+            batches = [*own, *self._objective_batches(rank, ranks)]
+            try:
+                moved = [batch.to(self.args.device) for batch in batches]
+                loss = self.step(model, moved, self._loss(ranks), quiet=partial(self.accelerator.no_sync, model))
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                self._give_way(error, batches, ranks)
+                model.zero_grad(set_to_none=True)
+        self.useful_tokens += sum(batch.useful for batch in own)
+        self.target_tokens += sum(len(batch.targets_N) for batch in own)
+        self.computed_tokens += sum(batch.computed for batch in own)
+        if ranks > 1:  # each rank holds its share, times `ranks` (see `_loss`)
+            torch.distributed.all_reduce(loss)
+            loss = loss / ranks
+        return loss
+
+    def _objective_batches(self, rank: int, ranks: int) -> Sequence[MicroBatch]:
+        if self.objective is None:
+            return []
+        drawn = self.objective.micro_batches(
+            self.state.global_step,
+            row_length=self.batcher.row_length,
+            micro_tokens=self.batcher.micro_tokens,
+            rank=rank,
+            ranks=ranks,
+        )
+        return [replace(batch, term="objective") for batch in drawn]
+
+    def _loss(self, ranks: int) -> Loss:
+        """The loss of the examples for their micro-batches, the objective's for the others.
+
+        Gradients are averaged over ranks while the loss is divided by the target tokens of all of them: times `ranks`.
+        """
+
+        def loss(model: nn.Module, batch: MicroBatch) -> Tensor:
+            if batch.term == "objective" and self.objective is not None:
+                return ranks * self.objective.loss(model, batch)
+            return ranks * share_of_loss(model, batch, self.layout.reading)
+
+        return loss
+
+    def _give_way(self, error: BaseException, batches: Sequence[MicroBatch], ranks: int) -> None:
+        if ranks > 1:
+            raise RunFailed(f"out of memory on one of {ranks} ranks; give a smaller micro_tokens: {error}") from error
+        before = self.batcher.micro_tokens
+        if not self.batcher.halve(batches):
+            raise RunFailed(f"out of memory with a single example in the forward pass: {error}") from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.notes.append(
+            f"out of memory at step {self.state.global_step + 1}: micro-batches of {self.batcher.micro_tokens} tokens "
+            f"instead of {before}, same optimiser step"
+        )
+
+    # ---- checkpoints ----
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._draft or super()._get_output_dir(trial))
+
+    _draft: Path | None = None
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The Trainer's checkpoint, put together in a draft folder that gets its name when it is complete."""
+        folder, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
+        with checkpoints.writing("a checkpoint", folder), self._drafting(folder):
+            super()._save_checkpoint(model, trial)
+            if self.args.world_size > 1:
+                torch.distributed.barrier()
+            if self.args.should_save:
+                write_json(checkpoints.draft_folder(folder) / name / checkpoints.STATE, self.remembered())
+                checkpoints.publish(folder, name)
+            if self.args.world_size > 1:
+                torch.distributed.barrier()
+
+    @contextmanager
+    def _drafting(self, folder: Path) -> Iterator[None]:
+        self._draft = checkpoints.draft_folder(folder)
+        try:
+            yield
+        finally:
+            self._draft = None
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Only what is trained; the rest is the starting model's."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            checkpoints.save_weights(self.trainee.trained, Path(str(output_dir)) / checkpoints.WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            checkpoints.load_weights(self.trainee.trained, Path(resume_from_checkpoint) / checkpoints.WEIGHTS)
+
+
+def _only(batch: list[Any]) -> Any:
+    return batch[0]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on an accelerator or in the CPU's allocator."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text

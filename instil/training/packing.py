@@ -1,0 +1,137 @@
+"""Which examples are trained together: epochs into windows (one optimiser step each), windows into rows.
+
+A window's examples are drawn first and packed afterwards, so that the batch an optimiser step sees does not depend on
+how it is packed: packed, padded, split into micro-batches or over ranks, the step is the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+Row = tuple[int, ...]
+
+
+def epoch_windows(
+    lengths: Sequence[int], *, seed: int, epoch: int, batch_size: int | None = None, batch_tokens: int | None = None
+) -> list[tuple[int, ...]]:
+    """The shuffled examples of one epoch, cut into windows of nearly equal size.
+
+    Windows hold at most `batch_size` examples, or about `batch_tokens` tokens. Their number is the same in every
+    epoch, and no window is a small rest (a mean over few tokens is a noisy step).
+
+    Args:
+        lengths: tokens of each example.
+
+    Returns:
+        Indices into `lengths`; every example occurs exactly once.
+
+    Raises:
+        ValueError: not exactly one of `batch_size` and `batch_tokens` is given.
+    """
+    if (batch_size is None) == (batch_tokens is None):
+        raise ValueError("give batch_size or batch_tokens")
+    order = list(range(len(lengths)))
+    random.Random(f"{seed} epoch {epoch}").shuffle(order)
+    if batch_size is not None:
+        count = -(-len(order) // batch_size)
+        cuts = [round(index * len(order) / count) for index in range(count + 1)]
+        return [tuple(order[start:end]) for start, end in pairwise(cuts)]
+    assert batch_tokens is not None
+    total = sum(lengths)
+    count = max(1, min(len(order), round(total / batch_tokens)))
+    windows: list[list[int]] = [[] for _ in range(count)]
+    filled = current = 0
+    for place, index in enumerate(order):
+        # Move on when this window has its share, or when as many examples are left as windows to fill.
+        full = filled >= (current + 1) * total / count
+        if windows[current] and current < count - 1 and (full or len(order) - place < count - current):
+            current += 1
+        windows[current].append(index)
+        filled += lengths[index]
+    return [tuple(window) for window in windows]
+
+
+def pack(indices: Sequence[int], lengths: Sequence[int], keys: Sequence[str], row_length: int) -> list[Row]:
+    """Pack examples into rows of at most `row_length` tokens and nearly equal length.
+
+    The longest example goes first, into the row that is shortest so far, so rows end up equal and little is padding.
+    No row holds two examples with the same key: copies of a document packed together give perfect loss and little
+    knowledge (Allen-Zhu & Li 2023, Physics of Language Models 3.1).
+
+    Raises:
+        ValueError: an example is longer than a row.
+    """
+    longest_first = sorted(indices, key=lambda index: -lengths[index])
+    if not longest_first:
+        return []
+    if lengths[longest_first[0]] > row_length:
+        raise ValueError(f"an example of {lengths[longest_first[0]]} tokens does not fit in a row of {row_length}")
+    copies: dict[str, int] = {}
+    for index in longest_first:
+        copies[keys[index]] = copies.get(keys[index], 0) + 1
+    count = max(-(-sum(lengths[index] for index in longest_first) // row_length), *copies.values())
+    while (rows := _balanced(longest_first, lengths, keys, row_length, count)) is None:
+        count += 1
+    return rows
+
+
+def _balanced(
+    longest_first: Sequence[int], lengths: Sequence[int], keys: Sequence[str], row_length: int, count: int
+) -> list[Row] | None:
+    rows: list[_Filling] = [_Filling() for _ in range(count)]
+    for index in longest_first:
+        free = [row for row in rows if keys[index] not in row.keys and row.tokens + lengths[index] <= row_length]
+        if not free:
+            return None
+        row = min(free, key=lambda row: row.tokens)
+        row.members.append(index)
+        row.keys.add(keys[index])
+        row.tokens += lengths[index]
+    rows = sorted((row for row in rows if row.members), key=lambda row: -row.tokens)
+    return [tuple(row.members) for row in rows]
+
+
+class _Filling:
+    def __init__(self) -> None:
+        self.members: list[int] = []
+        self.keys: set[str] = set()
+        self.tokens = 0
+
+
+def alone(indices: Sequence[int], lengths: Sequence[int]) -> list[Row]:
+    """One example a row, longest first: the layout for models that cannot keep packed examples apart."""
+    return [(index,) for index in sorted(indices, key=lambda index: -lengths[index])]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The micro-batches of one rank. All ranks have equally many; an empty one keeps collective calls in step."""
+
+    micro_batches: tuple[tuple[Row, ...], ...]
+
+
+def deal(rows: Sequence[Row], lengths: Sequence[int], micro_tokens: int, rank: int = 0, ranks: int = 1) -> Share:
+    """Split rows into micro-batches of at most `micro_tokens` computed tokens (padding included), at least a row each.
+
+    Rows come longest first, so that rows of like length share a micro-batch.
+    """
+
+    def width(row: Row) -> int:
+        return sum(lengths[index] for index in row)
+
+    hands: list[list[tuple[Row, ...]]] = []
+    for one in range(ranks):
+        mine: list[tuple[Row, ...]] = []
+        batch: list[Row] = []
+        for row in rows[one::ranks]:
+            if batch and (len(batch) + 1) * width(batch[0]) > micro_tokens:
+                mine.append(tuple(batch))
+                batch = []
+            batch.append(row)
+        hands.append([*mine, tuple(batch)] if batch else mine)
+    most = max(len(hand) for hand in hands)
+    hand = hands[rank]
+    return Share((*hand, *[()] * (most - len(hand))))

@@ -1,0 +1,181 @@
+"""Which weights are trained: all, some by name, or low-rank adapters; and the proof that the others did not move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instil.errors import InputError, RunFailed
+from instil.training.config import LoraSettings, TrainConfig
+
+
+@dataclass
+class Trainee:
+    """A model made ready for training.
+
+    Attributes:
+        model: what is called: the model itself, or its `peft` wrapper.
+        trained: the parameters that the optimiser gets, by name, tied ones once.
+        frozen: a checksum of every other parameter, by name.
+    """
+
+    model: nn.Module
+    trained: dict[str, nn.Parameter]
+    frozen: dict[str, tuple[int, int]]
+
+    @property
+    def size(self) -> int:
+        return sum(parameter.numel() for parameter in self.trained.values())
+
+    def check_frozen(self) -> None:
+        """Raises:
+        RunFailed: a parameter that was not to be trained has changed.
+        """
+        now = {name: checksum(p) for name, p in self.model.named_parameters() if name in self.frozen}
+        if changed := [name for name, sum_ in self.frozen.items() if now.get(name) != sum_]:
+            raise RunFailed(f"training changed weights that were frozen: {some(changed)}")
+
+
+@contextmanager
+def trainee(model: Any, config: TrainConfig) -> Iterator[Trainee]:
+    """Make `model` ready; afterwards adapters are merged or removed, and `requires_grad` is as it was.
+
+    Trained weights are fp32 (masters of the mixed-precision forward pass). Full training turns the whole model into
+    fp32; adapters leave the frozen weights at the precision they have.
+    """
+    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    if config.adapter is not None:
+        wrapped = attach_lora(model, config.adapter, config.seed)
+        try:
+            yield _ready(wrapped)
+        finally:
+            if any("lora_" in name for name, _ in model.named_parameters()):
+                wrapped.unload()
+            _restore(model, wanted)
+        return
+    model.float()
+    if config.parameters is not None:
+        only(model, config.parameters)
+    else:
+        model.requires_grad_(True)
+    try:
+        yield _ready(model)
+    finally:
+        _restore(model, wanted)
+
+
+def _ready(model: nn.Module) -> Trainee:
+    parameters = dict(model.named_parameters())
+    trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    frozen = {name: checksum(parameter) for name, parameter in parameters.items() if not parameter.requires_grad}
+    return Trainee(model, trained, frozen)
+
+
+def _restore(model: nn.Module, wanted: Mapping[str, bool]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(wanted.get(name, True))
+        parameter.grad = None
+
+
+def only(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Train only the parameters whose names match one of `patterns`.
+
+    Raises:
+        InputError: a pattern matches nothing.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                "no parameter has this name", field="parameters", found=pattern, expected=f"such as {some(names)}"
+            )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def attach_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
+    """Put fresh adapters (in fp32, drawn from `seed`) into the model and freeze all else.
+
+    Raises:
+        InputError: `peft` is not installed, or a target or layer does not exist.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise InputError(
+            "adapters need the package peft: pip install 'instil[peft]'", field="adapter", found="not installed"
+        ) from error
+    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _adaptable(module)}
+    for target in settings.targets or ():
+        if target not in linear:
+            raise InputError(
+                "the model has no linear layer of this name", field="adapter.targets", found=target,
+                expected=", ".join(sorted(linear)),
+            )  # fmt: skip
+    depth = int(model.config.num_hidden_layers)
+    for layer in settings.layers or ():
+        if not 0 <= layer < depth:
+            raise InputError(
+                "the model has no such layer", field="adapter.layers", found=str(layer), expected=f"0 to {depth - 1}"
+            )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(
+            model,
+            LoraConfig(
+                r=settings.r,
+                lora_alpha=settings.alpha,
+                lora_dropout=settings.dropout,
+                target_modules=list(settings.targets) if settings.targets else "all-linear",
+                layers_to_transform=list(settings.layers) if settings.layers is not None else None,
+                fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
+                task_type="CAUSAL_LM",
+            ),
+        )
+    _check_adapted(wrapped, settings)
+    return wrapped
+
+
+def _check_adapted(wrapped: Any, settings: LoraSettings) -> None:
+    adapted = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
+    missing = [target for target in settings.targets or () if not any(f".{target}.lora_" in name for name in adapted)]
+    missing += [f"layer {n}" for n in settings.layers or () if not any(f".{n}." in name for name in adapted)]
+    if missing or not adapted:
+        wrapped.unload()
+        raise InputError("asked to adapt what got no adapter", field="adapter", found=some(missing or ["nothing"]))
+
+
+def _adaptable(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def merge(wrapped: Any, keep: Path | None) -> None:
+    """Fold the adapters into the weights they adapt; with `keep`, also save the adapter by itself."""
+    if keep is not None:
+        # Without this, peft asks the hub whether the vocabulary has changed.
+        wrapped.save_pretrained(str(keep), save_embedding_layers=False)
+    wrapped.merge_and_unload(safe_merge=True)
+
+
+def checksum(tensor: Tensor) -> tuple[int, int]:
+    """Two sums over the bits of a tensor, the second weighted by place; any change of a weight changes them."""
+    bits = tensor.detach().contiguous().flatten().view(torch.uint8)
+    plain, placed, size = 0, 0, 1 << 24
+    for start in range(0, bits.numel(), size):
+        part = bits[start : start + size].to(torch.int64)
+        place = torch.arange(start + 1, start + 1 + part.numel(), device=part.device) % 65_521
+        plain += int(part.sum())
+        placed += int((part * place).sum())
+    return plain, placed
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

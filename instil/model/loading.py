@@ -103,7 +103,7 @@ def save(lm: LanguageModel, folder: str | Path, dtype: str | torch.dtype | None 
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / "config.json").exists())):
         raise InputError("the folder holds something other than a model", file=str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    model = lm.model
+    model: Any = lm.model
     wanted = getattr(torch, _named(dtype)) if isinstance(dtype, str) else dtype
     if wanted is not None and wanted != lm.dtype:
         model = copy.deepcopy(model).to(wanted)

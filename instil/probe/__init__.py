@@ -1,0 +1,52 @@
+"""How well a model has mastered facts: exact scoring, decoding, sampling, categories.
+
+The definitions are SliCK's (Gekhman et al. 2024, arXiv 2405.05904, section 2), computed exactly instead of by sampling.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from instil.probe.categories import Category, any_of, categorise
+from instil.probe.config import ProbeConfig
+from instil.probe.exemplars import Exemplar, ExemplarSets, draw_exemplars
+from instil.probe.mastery import Mastery, MasteryMap
+from instil.probe.questions import Asked, Question, questions_of
+
+if TYPE_CHECKING:
+    from instil.probe.asking import ask
+    from instil.probe.perplexity import next_token_nll
+    from instil.probe.run import probe
+
+__all__ = [
+    "Asked",
+    "Category",
+    "Exemplar",
+    "ExemplarSets",
+    "Mastery",
+    "MasteryMap",
+    "ProbeConfig",
+    "Question",
+    "any_of",
+    "ask",
+    "categorise",
+    "draw_exemplars",
+    "next_token_nll",
+    "probe",
+    "questions_of",
+]
+
+_HOMES = {
+    "ask": "instil.probe.asking",
+    "next_token_nll": "instil.probe.perplexity",
+    "probe": "instil.probe.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # What needs torch waits until it is asked for.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,154 @@
+"""Exemplar sets: the worked questions that stand before a question, drawn once and the same for every model state."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import comb
+from typing import Any, NamedTuple
+
+from instil.facts import Fact, FactSet
+from instil.files import fingerprint
+from instil.probe.config import PROTOCOL, ProbeConfig
+from instil.probe.questions import Question
+
+FEWEST = 10
+"""With fewer exemplar sets than this, facts are mislabelled as Unknown (SliCK, appendix)."""
+
+
+class Exemplar(NamedTuple):
+    """A worked question."""
+
+    question: str
+    answer: str
+    fact_id: str
+
+
+ExemplarSet = tuple[Exemplar, ...]
+
+
+@dataclass(frozen=True)
+class ExemplarSets:
+    """For each relation ("" for facts without one, and for relations that were not foreseen) its exemplar sets.
+
+    Attributes:
+        sets: relation to its sets; every relation has the same number of them.
+        warnings: relations that have too few exemplars, in words.
+    """
+
+    sets: Mapping[str, tuple[ExemplarSet, ...]]
+    warnings: tuple[str, ...] = ()
+
+    def of(self, relation: str | None) -> tuple[ExemplarSet, ...]:
+        return self.sets.get(relation or "", self.sets[""])
+
+    def for_question(self, question: Question) -> tuple[ExemplarSet, ...]:
+        """The relation's sets; where an exemplar is the question itself, another exemplar of the relation stands in.
+
+        Without another one the set is shorter: a question never stands, answered, in its own prompt.
+        """
+        sets = self.of(question.relation)
+        if not any(_same(exemplar, question) for chosen in sets for exemplar in chosen):
+            return sets
+        pool = list(dict.fromkeys(exemplar for chosen in sets for exemplar in chosen))
+        return tuple(_without(chosen, question, pool) for chosen in sets)
+
+    def first(self, count: int) -> ExemplarSets:
+        """The first `count` sets of each relation."""
+        return ExemplarSets({key: sets[:count] for key, sets in self.sets.items()}, self.warnings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint([json.dumps(self.to_dict()["sets"], ensure_ascii=False, sort_keys=True)])
+
+    def to_dict(self) -> dict[str, Any]:
+        sets = {key: [[list(exemplar) for exemplar in chosen] for chosen in sets] for key, sets in self.sets.items()}
+        return {"sets": sets, "warnings": list(self.warnings)}
+
+    @staticmethod
+    def from_dict(value: Mapping[str, Any]) -> ExemplarSets:
+        sets = {
+            key: tuple(tuple(Exemplar(*exemplar) for exemplar in chosen) for chosen in sets)
+            for key, sets in value["sets"].items()
+        }
+        return ExemplarSets(sets, tuple(value.get("warnings", ())))
+
+
+def draw_exemplars(
+    exemplar_facts: FactSet, relations: Iterable[str | None], config: ProbeConfig = PROTOCOL
+) -> ExemplarSets:
+    """Draw `exemplar_sets` sets of `shots` exemplars for each relation.
+
+    A relation with enough exemplars gets disjoint sets, one with fewer gets sets that overlap but differ. A relation
+    with fewer than `shots` exemplars takes them from all relations instead. Every shortage is in `.warnings`. Each
+    relation is drawn by itself, so adding one does not change another, nor does the order of the facts.
+    """
+    everything = sorted(exemplar_facts, key=lambda fact: fact.id)
+    groups: dict[str, list[Fact]] = {}
+    for fact in everything:
+        groups.setdefault(fact.relation or "", []).append(fact)
+    sets: dict[str, tuple[ExemplarSet, ...]] = {}
+    warnings: list[str] = []
+    asked = {relation or "" for relation in relations}
+    for key in sorted(asked | {""}):
+        own = groups.get(key, [])
+        pool = own if len(own) >= max(config.shots, 1) else everything
+        sets[key] = _draw(pool, config, random.Random(f"{config.seed}:{key}"))
+        if key in asked and config.shots:
+            warnings += _shortages(key, own, pool, sets[key], config)
+    return ExemplarSets(sets, tuple(warnings))
+
+
+def _draw(pool: Sequence[Fact], config: ProbeConfig, chance: random.Random) -> tuple[ExemplarSet, ...]:
+    count, shots = config.exemplar_sets, min(config.shots, len(pool))
+    if shots == 0:
+        return ((),) * count
+    if count * shots <= len(pool):
+        drawn = chance.sample(pool, count * shots)
+        return tuple(_worked(drawn[start : start + shots]) for start in range(0, count * shots, shots))
+    sets: list[ExemplarSet] = []
+    seen: set[frozenset[str]] = set()
+    while len(sets) < count:
+        drawn = chance.sample(pool, shots)
+        chosen = frozenset(fact.id for fact in drawn)
+        # When every combination has been used, another order of one is the most that can be varied.
+        if chosen not in seen or len(seen) >= comb(len(pool), shots):
+            seen.add(chosen)
+            sets.append(_worked(drawn))
+    return tuple(sets)
+
+
+def _worked(facts: Iterable[Fact]) -> ExemplarSet:
+    return tuple(Exemplar(fact.question, fact.answers[0], fact.id) for fact in facts)
+
+
+def _shortages(
+    key: str, own: Sequence[Fact], pool: Sequence[Fact], sets: Sequence[ExemplarSet], config: ProbeConfig
+) -> list[str]:
+    name = f"relation {key}" if key else "facts without a relation"
+    found = []
+    if len(own) < config.shots:
+        rest = f"exemplars of all relations ({len(pool)}) stand in" if pool else "questions are asked without exemplars"
+        found.append(f"{name}: {len(own)} exemplars, fewer than the {config.shots} of a prompt; {rest}")
+    distinct = len({frozenset(exemplar.fact_id for exemplar in chosen) for chosen in sets})
+    if len(pool) < FEWEST or distinct < FEWEST:
+        found.append(
+            f"{name}: {len(pool)} exemplars make {distinct} distinct sets; with fewer than {FEWEST} of either, "
+            "known facts are taken for Unknown"
+        )
+    return found
+
+
+def _same(exemplar: Exemplar, question: Question) -> bool:
+    return exemplar.fact_id == question.fact_id or exemplar.question == question.text
+
+
+def _without(chosen: ExemplarSet, question: Question, pool: Sequence[Exemplar]) -> ExemplarSet:
+    others = [exemplar for exemplar in pool if exemplar not in chosen and not _same(exemplar, question)]
+    chance = random.Random(f"{question.fact_id}:{question.text}:{[exemplar.fact_id for exemplar in chosen]}")
+    chance.shuffle(others)
+    kept = [exemplar if not _same(exemplar, question) else others.pop() if others else None for exemplar in chosen]
+    return tuple(exemplar for exemplar in kept if exemplar is not None)

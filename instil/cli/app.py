@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from instil.cli import commands
-from instil.cli.commanding import DONE, FAILED, WRONG_INPUT, usage_line
+from instil.cli.commanding import DONE, FAILED, WRONG_INPUT, flag, usage_line
 from instil.cli.terminal import Terminal
 from instil.version import __version__
 
@@ -32,7 +32,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def instil(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, flag("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     return None

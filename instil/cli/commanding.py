@@ -33,13 +33,17 @@ _QUIET_LIBRARIES = {
     "TOKENIZERS_PARALLELISM": "true",
 }
 
+
+def flag(*names: str, help: str, **more: Any) -> Any:
+    """An option without a value, which its help shows as such."""
+    return typer.Option(*names, metavar="", help=help, **more)
+
+
 _COMMON = {
-    "as_json": Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output, nothing else.")],
-    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")],
+    "as_json": Annotated[bool, flag("--json", help="Print one JSON value on standard output, nothing else.")],
+    "quiet": Annotated[bool, flag("--quiet", "-q", help="Print errors only.")],
     "seed": Annotated[int, typer.Option("--seed", help="Seed of everything random.")],
-    "debug": Annotated[
-        bool, typer.Option("--debug", envvar="INSTIL_DEBUG", help="Print the traceback of a failed run.")
-    ],
+    "debug": Annotated[bool, flag("--debug", envvar="INSTIL_DEBUG", help="Print the traceback of a failed run.")],
 }
 _DEFAULTS = {"as_json": False, "quiet": False, "seed": 0, "debug": False}
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from instil.cli.commanding import flag
 from instil.errors import InputError
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A hub id, a folder, or `embedded`.", show_default=False)]
@@ -26,9 +27,9 @@ Layout = Annotated[
     typer.Option("--layout", metavar="NAME", help="Layout of the file; recognised by content when left out."),
 ]
 SkipInvalid = Annotated[
-    bool, typer.Option("--skip-invalid", help="Leave faulty rows out, and say so, instead of refusing the file.")
+    bool, flag("--skip-invalid", help="Leave faulty rows out, and say so, instead of refusing the file.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it stopped.")]
+Resume = Annotated[bool, flag("--resume", help="Continue the run in --out where it stopped.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, dotted (probe.shots=2); may be repeated."),
@@ -38,7 +39,7 @@ Config = Annotated[
 ]
 Dtype = Annotated[str, typer.Option("--dtype", metavar="NAME", help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
-RemoteCode = Annotated[bool, typer.Option("--remote-code", help="Run the code that comes with the model.")]
+RemoteCode = Annotated[bool, flag("--remote-code", help="Run the code that comes with the model.")]
 ChatTemplate = Annotated[
     Path | None,
     typer.Option("--chat-template", metavar="FILE", help="Jinja template to use instead of the model's own."),

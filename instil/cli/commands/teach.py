@@ -1,5 +1,140 @@
+"""`instil teach`: one method, with the same frozen exam before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from instil.cli.commanding import command, flag
+from instil.cli.options import (
+    Config,
+    Device,
+    Dtype,
+    Model,
+    Out,
+    Resume,
+    Set,
+    check_out,
+    settings,
+)
+from instil.cli.showing import show_plan, show_taught
+from instil.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from instil.facts import FactSet, Role
 
 
 def register(app: typer.Typer) -> None:
-    return None
+    example = "instil teach Qwen/Qwen3-0.6B facts.jsonl --method gradual --out runs/first"
+    command(app, "teach", example=example, resumable=True)(teach)
+
+
+def _role(option: str, help: str) -> typer.models.OptionInfo:
+    return typer.Option(option, metavar="FACTS", help=help)
+
+
+def teach(
+    terminal: Terminal,
+    model: Model,
+    out: Out,
+    facts: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FACTS",
+            help="What is taught and asked; may be left out where --documents bring their questions.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="See `instil methods`.")] = "gradual",
+    documents: Annotated[
+        str | None, typer.Option("--documents", metavar="FILE", help="Documents for methods that learn from text.")
+    ] = None,
+    config: Config = None,
+    overrides: Set = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="COMPUTE", help="Compute that teaching may spend: 3e15, or 3 PFLOP."),
+    ] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", metavar="NAME", help="Train an adapter (lora) instead of every weight.")
+    ] = None,
+    known: Annotated[str | None, _role("--known", "Known facts for replay.")] = None,
+    development: Annotated[str | None, _role("--development", "Facts for early stop and tuning.")] = None,
+    exemplars: Annotated[str | None, _role("--exemplars", "Facts for the prompts, never taught.")] = None,
+    held_back: Annotated[str | None, _role("--held-back", "Facts asked before and after, never taught.")] = None,
+    practice: Annotated[str | None, _role("--practice", "Questions about documents, to learn how to be asked.")] = None,
+    general: Annotated[
+        Path | None, typer.Option("--general", metavar="FILE", help="General text for perplexity: documents, or .txt.")
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", metavar="DIR", help="Go on with this ledger; DIR/ledger when left out.")
+    ] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    resume: Resume = False,
+    dry_run: Annotated[bool, flag("--dry-run", help="Say what time, memory and disk it would take, and stop.")] = False,
+) -> None:
+    """Teach a model, and prove it: the same frozen exam before and after, verdicts, ledger, report.
+
+    Writes model/ (loads with plain transformers), before/mastery.parquet, after/mastery.parquet, ledger/, report.html,
+    summary.json and config.yaml.
+    """
+    from instil.loop import TeachResult
+    from instil.loop import teach as run
+
+    check_out(out)
+    chosen = settings(config, overrides)
+    roles = read_roles(known=known, development=development, exemplar=exemplars, held_back=held_back, practice=practice)
+    with terminal.progress() as progress:
+        taught = run(
+            model,
+            facts,
+            method=method,
+            out=out,
+            documents=documents,
+            config=chosen or None,
+            budget=budget,
+            ledger=ledger,
+            resume=resume,
+            seed=terminal.seed,
+            roles=roles or None,
+            general=read_general(general) if general is not None else None,
+            adapter=adapter,
+            dtype=dtype,
+            device=device,
+            progress=progress,
+            dry_run=dry_run,
+        )
+    if isinstance(taught, TeachResult):
+        terminal.result(taught.summary)
+        show_taught(terminal, taught)
+    else:
+        terminal.result(taught.to_dict())
+        show_plan(terminal, taught)
+
+
+def read_roles(**files: str | None) -> dict[Role, FactSet]:
+    """The facts of each role whose file was given."""
+    from instil.facts import FactSet, Role
+
+    return {Role(name): FactSet.read(file).assign(Role(name)) for name, file in files.items() if file is not None}
+
+
+def read_general(file: Path) -> list[str]:
+    """Texts of a documents file, or the paragraphs of a plain text file."""
+    from instil.errors import InputError
+    from instil.facts import Corpus
+
+    if file.suffix != ".txt":
+        return [document.text for document in Corpus.read(file)]
+    try:
+        paragraphs = file.read_text(encoding="utf-8").split("\n\n")
+    except FileNotFoundError:
+        raise InputError("no such file", file=file, field="--general") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "not UTF-8", file=file, field="--general", found=f"byte {error.object[error.start]:#04x}"
+        ) from None
+    return [paragraph.strip() for paragraph in paragraphs if paragraph.strip()]

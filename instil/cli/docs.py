@@ -1,0 +1,118 @@
+"""`python -m instil.cli.docs` writes docs/commands.md from the commands' own help; `--check` compares."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
+HEAD: Final = """# Commands
+
+Written by `make docs` from what `--help` says. Every command ends with 0 when it did what was asked, 1 when the run
+failed (what can be resumed says how), and 2 when the input or the options were wrong. Results go to standard output,
+progress and remarks to standard error.
+"""
+
+
+def page() -> str:
+    """The page in Markdown: one section a command, its arguments and options as tables."""
+    from instil.cli.app import app
+
+    root = typer.main.get_command(app)
+    every = list(_commands(root, "instil"))
+    common = _common([command for _, command in every])
+    parts = [HEAD]
+    for path, command in every:
+        parts.append(_section(path, command, common))
+    shown = [option for option in every[0][1].params if option.name in common]
+    parts.append("## Options of every command\n\n" + _table("option", shown))
+    return "\n".join(parts)
+
+
+def main(arguments: list[str]) -> int:
+    wanted = page()
+    if "--check" in arguments:
+        if PAGE.exists() and PAGE.read_text(encoding="utf-8") == wanted:
+            return 0
+        print("docs/commands.md is not what --help says; run `make docs`", file=sys.stderr)
+        return 1
+    from instil.files import write_text
+
+    write_text(PAGE, wanted)
+    return 0
+
+
+def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+    for name, inner in getattr(command, "commands", {}).items():
+        if getattr(inner, "commands", None):
+            yield from _commands(inner, f"{path} {name}")
+        else:
+            yield f"{path} {name}", inner
+
+
+def _common(commands: list[Any]) -> set[str]:
+    return set.intersection(*({parameter.name for parameter in command.params} for command in commands))
+
+
+def _section(path: str, command: Any, common: set[str]) -> str:
+    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+    options = [
+        parameter
+        for parameter in command.params
+        if parameter.param_type_name == "option" and parameter.name not in common and parameter.name != "help"
+    ]
+    words = [_argument(parameter) for parameter in arguments]
+    words += [f"{option.opts[0]} {option.metavar}" for option in options if option.required]
+    words += ["[OPTIONS]"]
+    parts = [f"## `{path}`", inspect.cleandoc(command.help or ""), f"    {' '.join([path, *words])}"]
+    if arguments:
+        parts.append(_table("argument", arguments))
+    if options:
+        parts.append(_table("option", options))
+    parts.append(f"Example: `{example_of(command)}`")
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def example_of(command: Any) -> str:
+    """The example that the command's help ends with, without its colours."""
+    return str(command.epilog).partition("[cyan]")[2].removesuffix("[/cyan]")
+
+
+def _argument(parameter: Any) -> str:
+    return str(parameter.metavar) if parameter.required else f"[{parameter.metavar}]"
+
+
+def _table(kind: str, parameters: list[Any]) -> str:
+    rows = [f"| {kind} | meaning | default |", "|---|---|---|"]
+    rows += [
+        f"| {_names(parameter)} | {_cell(parameter.help or '')} | {_default(parameter)} |" for parameter in parameters
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def _names(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.metavar}`"
+    names = ", ".join(f"`{name}`" for name in parameter.opts)
+    return f"{names} `{parameter.metavar}`" if parameter.metavar else names
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    if parameter.default in (None, False, (), []):
+        return ""
+    return f"`{parameter.default}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

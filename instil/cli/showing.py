@@ -1,0 +1,87 @@
+"""How results are shown to people: the headline of a run, a plan, a mastery map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from instil.cli.terminal import Terminal, table
+
+if TYPE_CHECKING:
+    from instil.loop.estimate import Estimate
+    from instil.loop.teach import TeachResult
+
+FIGURES: Final[Mapping[str, str]] = {
+    "acquired": "acquired: taught facts not known before, known now",
+    "acquired_reworded": "acquired, in wordings never trained on",
+    "retained": "retained: held-back facts known before, still known",
+    "forgotten": "forgotten: held-back facts known before, not now",
+    "made_up": "made up: unknown held-back facts answered wrongly with confidence",
+    "accuracy_target": "accuracy on taught facts",
+    "accuracy_held_back": "accuracy on held-back facts",
+    "perplexity": "perplexity on general text",
+}
+
+
+def show_taught(terminal: Terminal, taught: TeachResult) -> None:
+    """The headline table, the verdicts, what was left out, and where the report is."""
+    summary = taught.summary
+    terminal.show(headline_table(summary), verdict_line(summary))
+    if left_out := summary.get("left_out"):
+        terminal.show(f"Left out: {len(left_out):,} (listed in the report and in summary.json)")
+    terminal.show(f"The report: {taught.report}")
+
+
+def headline_table(summary: Mapping[str, Any]) -> Any:
+    """One row a figure: before, after, its interval, and how many facts it rests on."""
+    rows = [
+        (FIGURES.get(name, name.replace("_", " ")), *_values(name, figure), figure.get("n"))
+        for name, figure in summary["headline"].items()
+        if figure is not None
+    ]
+    title = f"{summary['method']} on {summary['model']['name']}"
+    return table(title, ("figure", "before", "after", "95 % interval", "facts"), rows)
+
+
+def verdict_line(summary: Mapping[str, Any]) -> str:
+    from instil.report.words import VERDICTS
+
+    counts = {name: summary["verdicts"][name] for name in VERDICTS if summary["verdicts"].get(name)}
+    return "Verdicts: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
+
+
+def show_plan(terminal: Terminal, plan: Estimate) -> None:
+    """What a run would take."""
+    from instil.report.words import duration, scaled
+
+    rows = [
+        ("training", f"{plan.training_tokens:,} tokens, {scaled(plan.training_flops, 'FLOP')}"),
+        ("probes and exams", scaled(plan.exam_flops, "FLOP")),
+        ("time", f"about {duration(plan.seconds)} at {scaled(plan.rate, 'FLOP/s')}"),
+        ("memory", f"about {scaled(plan.memory_bytes, 'B')}, activations besides"),
+        ("disk", f"about {scaled(plan.disk_bytes, 'B')}"),
+    ]
+    terminal.show(table("The run would take", ("what", "how much"), rows), "Nothing was written.")
+
+
+def category_table(counts: Mapping[Any, int]) -> Any:
+    """How many facts are of each mastery category."""
+    from instil.report.words import CATEGORY_MEANING, CATEGORY_WORDS, percent
+
+    total = sum(counts.values())
+    rows = [
+        (word, counts.get(name, 0), percent(counts.get(name, 0) / total) if total else "–", CATEGORY_MEANING[name])
+        for name, word in CATEGORY_WORDS.items()
+    ]
+    return table(None, ("mastery", "facts", "share", "which means"), rows)
+
+
+def _values(name: str, figure: Mapping[str, Any]) -> tuple[str, str, str]:
+    def said(value: float | None) -> str:
+        if value is None:
+            return "–"
+        return f"{value:.2f}" if name.startswith("perplexity") else f"{100 * value:.1f} %"
+
+    low, high = figure.get("low"), figure.get("high")
+    between = "–" if low is None or high is None else f"{said(low)} to {said(high)}"
+    return said(figure.get("before")), said(figure.get("after", figure.get("value"))), between

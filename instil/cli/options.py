@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from instil.cli.commanding import flag
 from instil.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Settings = TypeVar("Settings", bound="BaseModel")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A hub id, a folder, or `embedded`.", show_default=False)]
 Facts = Annotated[
@@ -94,9 +99,41 @@ def check_out(folder: Path) -> Path:
     return folder
 
 
-def plain(settings: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """None for no settings at all, so that a method's defaults are seen to be used."""
-    return dict(settings) if settings else None
+def refuse_filled(folder: Path) -> None:
+    """Refuse an output folder that holds something: it may be another run.
+
+    Raises:
+        InputError: it holds something.
+    """
+    holds = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+    if holds:
+        raise InputError(
+            "the output folder is not empty",
+            file=folder,
+            field="--out",
+            found=", ".join(holds[:4]),
+            expected="an empty or a new folder",
+        )
+
+
+def checked(model: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Settings as pydantic checks them.
+
+    Raises:
+        InputError: a field is unknown or has a wrong value; the first fault is named.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InputError(
+            "a setting is wrong",
+            field=".".join(str(part) for part in fault["loc"]),
+            found=repr(fault["input"])[:80],
+            expected=fault["msg"],
+        ) from None
 
 
 def _yaml(text: str, source: str | Path) -> Any:

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Takes `progress(what, done, total)`; `total` is None where it is not known, `what` names the present stage."""
+    """Takes `progress(what, done, total)`.
 
-    def __call__(self, what: str, done: float = 0, total: float | None = None) -> None:
+    `what` names the present stage, `total` is None where it is not known, `detail` may change from call to call.
+    """
+
+    def __call__(self, what: str, done: float = 0, total: float | None = None, detail: str = "") -> None:
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -24,7 +27,7 @@ class Progress:
 
 
 class SilentProgress(Progress):
-    def __call__(self, what: str, done: float = 0, total: float | None = None) -> None:
+    def __call__(self, what: str, done: float = 0, total: float | None = None, detail: str = "") -> None:
         return None
 
 
@@ -37,7 +40,7 @@ class LineProgress(Progress):
         self._began = self._spoke = clock()
         self._from = 0.0
 
-    def __call__(self, what: str, done: float = 0, total: float | None = None) -> None:
+    def __call__(self, what: str, done: float = 0, total: float | None = None, detail: str = "") -> None:
         now = self._clock()
         ended = total is not None and done >= total
         if what != self._what:
@@ -45,7 +48,7 @@ class LineProgress(Progress):
         elif not ended and now - self._spoke < self._every:
             return
         self._spoke = now
-        self._stream.write(self._line(what, done, total, now) + "\n")
+        self._stream.write(self._line(what, done, total, now) + (f" · {detail}" if detail else "") + "\n")
         self._stream.flush()
         if ended:
             self._what = None
@@ -95,12 +98,13 @@ class RichProgress(Progress):
         self._task: TaskID | None = None
         self._what: str | None = None
 
-    def __call__(self, what: str, done: float = 0, total: float | None = None) -> None:
+    def __call__(self, what: str, done: float = 0, total: float | None = None, detail: str = "") -> None:
         if what != self._what:
             self._close()
             self._task, self._what = self._bars.add_task(what, total=total), what
         assert self._task is not None
-        self._bars.update(self._task, completed=done, total=total)
+        shown = f"{what} · {detail}" if detail else what
+        self._bars.update(self._task, completed=done, total=total, description=shown)
 
     def _close(self) -> None:
         if self._task is not None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from instil.cli.commanding import command, flag
-from instil.cli.options import check_out
+from instil.cli.options import check_out, refuse_filled
 from instil.cli.showing import show_taught
 from instil.cli.terminal import Terminal
 from instil.errors import InputError
@@ -71,12 +71,6 @@ def unfinished_folder(base: Path = Path("runs/demo")) -> Path:
         if (folder / "config.yaml").exists() and not (folder / "summary.json").exists():
             return folder
     raise InputError("there is no interrupted demo to continue", file=base, field="--resume")
-
-
-def refuse_filled(folder: Path) -> None:
-    """Refuse, before the facts are written, a folder that holds something."""
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError("the out folder is not empty", file=folder, field="--out", expected="an empty or a new folder")
 
 
 def _numbered(base: Path) -> Iterator[Path]:

@@ -1,0 +1,1 @@
+"""Experiments with committed results. They use only the public face of Instil."""

@@ -23,8 +23,7 @@ def page() -> str:
     """The page in Markdown: one section a command, its arguments and options as tables."""
     from instil.cli.app import app
 
-    root = typer.main.get_command(app)
-    every = list(_commands(root, "instil"))
+    every = list(commands_of(app))
     common = _common([command for _, command in every])
     parts = [HEAD]
     for path, command in every:
@@ -45,6 +44,11 @@ def main(arguments: list[str]) -> int:
 
     write_text(PAGE, wanted)
     return 0
+
+
+def commands_of(app: typer.Typer) -> Iterator[tuple[str, Any]]:
+    """Every command with the words that call it, in the order of `instil --help`."""
+    yield from _commands(typer.main.get_command(app), "instil")
 
 
 def _commands(command: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -76,6 +76,8 @@ TABLES: Final[Mapping[str, Mapping[str, Column]]] = {
         "greedy_right_by_set": _may_be_empty("yes/nos", "right or not, an exemplar set each"),
         "p_by_set": _may_be_empty("numbers", "probability that one sample is right, an exemplar set each"),
         "greedy_answer_by_set": _may_be_empty("texts", "the greedy answer, an exemplar set each"),
+        "gold_in_prompt_by_set": _may_be_empty("yes/nos", "an exemplar of the set has the same answer"),
+        "p_own": _may_be_empty("number", "probability that one sample is the wrong answer given most often"),
         "nll": _may_be_empty("number", "general text: summed negative log-likelihood, in nats"),
         "tokens": _may_be_empty("whole", "general text: tokens scored"),
     },

@@ -1,0 +1,253 @@
+"""Build an exam from facts, and make sure that nothing in it was trained on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from instil.errors import InputError
+from instil.exam.config import ExamConfig
+from instil.exam.leaks import Wordings, words
+from instil.exam.paper import (
+    AS_WORDED,
+    DEVELOPMENT,
+    HELD_BACK,
+    HELD_BACK_REWORDED,
+    REWORDED,
+    Exam,
+    Item,
+)
+from instil.facts import Fact, FactSet, Role
+from instil.probe import ExemplarSets, ProbeConfig, Question, draw_exemplars
+
+NO_FACTS = FactSet(())
+SHARE_OF_EXEMPLARS = 0.2
+"""Of a relation's facts, what `exam_from_facts` reserves at most for exemplars where no fact has that role."""
+
+
+def build_exam(
+    target: FactSet,
+    held_back: FactSet = NO_FACTS,
+    development: FactSet = NO_FACTS,
+    *,
+    exemplars: ExemplarSets,
+    general_texts: Sequence[str] = (),
+    config: ExamConfig | None = None,
+    probe_config: ProbeConfig | None = None,
+) -> Exam:
+    """The exam of a lesson: the same questions, exemplars, texts and order before and after teaching.
+
+    Other wordings that repeat a wording that is taught, and held-back or development questions that do, are left out
+    and listed: asking them would be asking what was trained on.
+
+    Args:
+        target: facts to be taught; asked as worded, and in up to `config.wordings` paraphrases.
+        held_back: facts never taught; the known ones show what is lost, the unknown ones what is made up.
+        development: facts that a method may look at, asked as worded.
+        exemplars: from `instil.probe.draw_exemplars`.
+        general_texts: for perplexity; `config.general_texts` of them are drawn.
+        config: what is asked.
+        probe_config: how it is asked; the exemplar sets must be as many as it says.
+
+    Raises:
+        InputError: there is nothing to ask, a fact has two roles, an exemplar is examined, or the exemplar sets are
+            not as many as `probe_config` says.
+    """
+    config, probe_config = config or ExamConfig(), probe_config or ProbeConfig()
+    _check_roles(target, held_back, development, exemplars)
+    _check_exemplars(exemplars, probe_config)
+    paper = _Paper(_taught_wordings(target, held_back, development))
+    for fact in target:
+        paper.add(AS_WORDED, fact, 0)
+    for fact in target:
+        paper.add_wordings(REWORDED, fact, config.first_wording, config.wordings)
+    for fact in held_back:
+        paper.add_unless_taught(HELD_BACK, fact, 0)
+    kept = {item.question.fact_id for item in paper.items if item.part == HELD_BACK}
+    for fact in held_back:
+        if fact.id in kept:
+            paper.add_wordings(HELD_BACK_REWORDED, fact, config.first_wording, config.held_back_wordings)
+    for fact in development:
+        paper.add_unless_taught(DEVELOPMENT, fact, 0)
+    shared = sorted(target.subjects & held_back.subjects)
+    if shared:
+        paper.left_out.append(
+            (f"{len(shared)} subjects, such as {shared[0]!r}", "warning: they have facts both taught and held back")
+        )
+    if not paper.items:
+        raise InputError("there is nothing to ask", expected="at least one fact")
+    return Exam(
+        items=tuple(paper.items),
+        exemplars=exemplars,
+        general_texts=_drawn_texts(general_texts, config, paper.left_out),
+        config=config,
+        probe_config=probe_config,
+        left_out=tuple(paper.left_out),
+    )
+
+
+def exam_from_facts(
+    facts: FactSet,
+    *,
+    general_texts: Sequence[str] = (),
+    config: ExamConfig | None = None,
+    probe_config: ProbeConfig | None = None,
+) -> Exam:
+    """An exam of a file of facts: `instil exam build`.
+
+    Facts are asked by their role; those without one as facts to be taught. Facts for practice and replay are not asked.
+    Exemplars are the facts of that role. Where there are none, up to a fifth of each relation's facts is reserved, by
+    the probe's seed, and listed in `Exam.left_out`.
+
+    Raises:
+        InputError: nothing is left to ask.
+    """
+    probe_config = probe_config or ProbeConfig()
+    exemplar_facts = facts.with_role(Role.EXEMPLAR)
+    reserved = NO_FACTS if len(exemplar_facts) else _reserve(facts, probe_config)
+    away = {fact.id for fact in reserved}
+    asked = facts.where(lambda fact: fact.id not in away)
+    target = asked.where(lambda fact: fact.role in (None, Role.TARGET))
+    exemplars = draw_exemplars(exemplar_facts + reserved, sorted({fact.relation or "" for fact in asked}), probe_config)
+    exam = build_exam(
+        target,
+        asked.with_role(Role.HELD_BACK),
+        asked.with_role(Role.DEVELOPMENT),
+        exemplars=exemplars,
+        general_texts=general_texts,
+        config=config,
+        probe_config=probe_config,
+    )
+    not_asked = [fact for fact in asked if fact.role in (Role.PRACTICE, Role.KNOWN)]
+    notes = [
+        *((f"fact {fact.id}", "reserved as an exemplar") for fact in reserved),
+        *((f"fact {fact.id}", f"its role is {fact.role}") for fact in not_asked),
+        *((warning, "drawing exemplars") for warning in exemplars.warnings),
+    ]
+    return Exam(
+        exam.items, exam.exemplars, exam.general_texts, exam.config, exam.probe_config, (*exam.left_out, *notes)
+    )
+
+
+def assert_not_taught(exam: Exam, trained_texts: Iterable[str]) -> None:
+    """Refuse training data in which an exam question or text stands, unless it is a wording that is being taught.
+
+    Compared are the words, so that markup, spacing, capitals and marks make no difference.
+
+    Args:
+        exam: the frozen exam.
+        trained_texts: every question and document that is trained on.
+
+    Raises:
+        InputError: one was found; says which, and where.
+    """
+    guarded = [item.question.text for item in exam.items if item.part != AS_WORDED]
+    guard = Wordings([*guarded, *exam.general_texts])
+    for number, text in enumerate(trained_texts, 1):
+        for leaked in guard.in_text(text):
+            raise InputError(
+                f"an exam question or text stands in the training data (text {number})",
+                field="training data",
+                found=repr(leaked[:120]),
+                expected="only the wordings that are taught",
+            )
+
+
+# -------------------------------------------------------------------- private
+
+
+@dataclass
+class _Paper:
+    """The questions chosen so far, and what was left out.
+
+    Attributes:
+        taught: wordings, as words, that occur in a question that is taught.
+    """
+
+    taught: frozenset[tuple[str, ...]]
+    items: list[Item] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, part: str, fact: Fact, wording: int) -> None:
+        text = fact.question if wording == 0 else fact.paraphrases[wording - 1]
+        name = f"{part}/{fact.id}" if wording == 0 else f"{part}/{wording}/{fact.id}"
+        question = Question(name, text, fact.answers, fact.id, fact.relation, fact.subject)
+        self.items.append(Item(part, wording, question))
+
+    def add_unless_taught(self, part: str, fact: Fact, wording: int) -> bool:
+        text = fact.question if wording == 0 else fact.paraphrases[wording - 1]
+        if words(text) in self.taught:
+            what = f"fact {fact.id}, {part.replace('_', ' ')}" + (f", wording {wording}" if wording else "")
+            self.left_out.append((what, "these words are in a question that is taught"))
+            return False
+        self.add(part, fact, wording)
+        return True
+
+    def add_wordings(self, part: str, fact: Fact, first: int, count: int) -> None:
+        seen = {words(fact.question)}
+        added = 0
+        for wording in range(first + 1, len(fact.paraphrases) + 1):
+            own = words(fact.paraphrases[wording - 1])
+            if added == count or own in seen:
+                continue
+            seen.add(own)
+            added += self.add_unless_taught(part, fact, wording)
+
+
+def _taught_wordings(target: FactSet, held_back: FactSet, development: FactSet) -> frozenset[tuple[str, ...]]:
+    """Of all wordings that the exam might ask beside the taught ones, those that occur in a taught question."""
+    others = [text for fact in target for text in fact.paraphrases]
+    others += [text for fact in (*held_back, *development) for text in (fact.question, *fact.paraphrases)]
+    guard = Wordings(others)
+    return frozenset(words(found) for fact in target for found in guard.in_text(fact.question))
+
+
+def _check_roles(target: FactSet, held_back: FactSet, development: FactSet, exemplars: ExemplarSets) -> None:
+    homes: dict[str, str] = {}
+    shown = {exemplar.fact_id for sets in exemplars.sets.values() for chosen in sets for exemplar in chosen}
+    for role, facts in (("target", target), ("held_back", held_back), ("development", development)):
+        for fact in facts:
+            if homes.setdefault(fact.id, role) != role:
+                found = f"fact {fact.id} is {homes[fact.id]} and {role}"
+                raise InputError("a fact has two roles", field="role", found=found, expected="one role a fact")
+            if fact.id in shown:
+                found = f"fact {fact.id} is {role}"
+                raise InputError(
+                    "an exemplar is examined", field="role", found=found, expected="exemplars of their own"
+                )
+
+
+def _check_exemplars(exemplars: ExemplarSets, probe_config: ProbeConfig) -> None:
+    for relation, sets in exemplars.sets.items():
+        if len(sets) != probe_config.exemplar_sets:
+            raise InputError(
+                f"the exemplar sets of relation {relation!r} are not as many as the probe asks for",
+                field="exemplar_sets",
+                found=str(len(sets)),
+                expected=str(probe_config.exemplar_sets),
+            )
+
+
+def _drawn_texts(texts: Sequence[str], config: ExamConfig, left_out: list[tuple[str, str]]) -> tuple[str, ...]:
+    usable = [text for text in dict.fromkeys(texts) if text.strip()]
+    if len(usable) < len(texts):
+        left_out.append((f"{len(texts) - len(usable)} general texts", "empty, or there twice"))
+    if len(usable) <= config.general_texts:
+        return tuple(usable)
+    left_out.append((f"{len(usable) - config.general_texts} general texts", "more than the exam asks for"))
+    chosen = sorted(random.Random(config.seed).sample(range(len(usable)), config.general_texts))
+    return tuple(usable[place] for place in chosen)
+
+
+def _reserve(facts: FactSet, probe_config: ProbeConfig) -> FactSet:
+    """Exemplar facts, of each relation at most as many as its prompts can show and at most a fifth of it."""
+
+    def of_each_relation() -> Iterator[Fact]:
+        for relation, group in facts.where(lambda fact: fact.role is None).by_relation.items():
+            count = min(probe_config.exemplar_sets * probe_config.shots, int(len(group) * SHARE_OF_EXEMPLARS))
+            order = list(group)
+            random.Random(f"{probe_config.seed}:{relation}").shuffle(order)
+            yield from order[:count]
+
+    return FactSet(of_each_relation())

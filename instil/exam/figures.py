@@ -1,0 +1,185 @@
+"""The headline figures of a run, its transition matrix, and accuracy by category."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from instil.errors import InputError
+from instil.exam import statistics as st
+from instil.exam.abstention import is_abstention
+from instil.exam.paper import AS_WORDED, HELD_BACK, REWORDED, Exam
+from instil.exam.sitting import Answer, ExamResult
+from instil.exam.verdicts import CONFIDENT, Ruling, Verdict, check_same_exam
+from instil.probe import Category
+
+Pair = tuple[Answer, Answer]
+KNOWN_NOW: Final = (Ruling.LEARNED, Ruling.LEARNED_AS_WORDED, Ruling.KEPT, Ruling.UPDATED)
+
+FIGURES: Final = {
+    "acquired": "target facts not known before: share that is known now, as worded",
+    "acquired_reworded": "target facts not known before that have other wordings: share that is known now in more than "
+    "half of those",
+    "retained": "held-back facts known before: share that is still known",
+    "forgotten": "held-back facts known before: share that is no longer known",
+    "made_up": "held-back facts not known before: share that is now answered wrongly, with no abstention and with "
+    "a probability of at least one half",
+    "accuracy_target_before": "target facts as worded: mean share of right greedy answers, before",
+    "accuracy_target_after": "the same, after",
+    "accuracy_target_change": "the same, after less before, fact by fact",
+    "accuracy_reworded_before": "target facts in other wordings: mean share of right greedy answers, before",
+    "accuracy_reworded_after": "the same, after",
+    "accuracy_held_back_before": "held-back facts: mean share of right greedy answers, before",
+    "accuracy_held_back_after": "the same, after",
+    "accuracy_held_back_change": "the same, after less before, fact by fact",
+    "perplexity_before": "of general text, a token, before",
+    "perplexity_after": "the same, after",
+    "perplexity_ratio": "after by before, text by text",
+}
+"""What each figure of `headline` measures."""
+
+
+def headline(
+    exam: Exam, before: ExamResult, after: ExamResult, verdicts: Sequence[Verdict] = ()
+) -> dict[str, st.Figure]:
+    """Every figure of `FIGURES` with its interval; subjects are resampled, for perplexity texts.
+
+    A figure that has nothing to rest on has the value None, and a reason.
+
+    Args:
+        exam: the frozen exam.
+        before: its result before teaching.
+        after: its result after teaching.
+        verdicts: the verdicts from the same results, to be checked against them.
+
+    Raises:
+        InputError: a result is not of this exam, or a verdict disagrees with the results.
+    """
+    check_same_exam(exam, before, after)
+    _check_verdicts(after, verdicts)
+    how = exam.config.bootstrap
+    target, held_back = _pairs(before, after, AS_WORDED), _pairs(before, after, HELD_BACK)
+    new = [pair for pair in target if not pair[0].known]
+    old = [pair for pair in held_back if pair[0].known]
+    never = [pair for pair in held_back if not pair[0].known]
+    retained = _share(old, lambda pair: pair[1].known, how, "no held-back fact was known before")
+    return {
+        "acquired": _share(new, lambda pair: pair[1].known, how, "every target fact was known before"),
+        "acquired_reworded": _acquired_reworded(new, after, how),
+        "retained": retained,
+        "forgotten": retained.complement(),
+        "made_up": _made_up(exam, never, how),
+        **_accuracy("target", target, how),
+        **_accuracy("reworded", _pairs(before, after, REWORDED), how, change=False),
+        **_accuracy("held_back", held_back, how),
+        **_perplexities(before, after, how),
+    }
+
+
+def transition_matrix(exam: Exam, before: ExamResult, after: ExamResult) -> list[list[int]]:
+    """Target facts as worded: rows are the category before, columns the category after, best known first."""
+    check_same_exam(exam, before, after)
+    order = list(Category)
+    matrix = [[0] * len(order) for _ in order]
+    for first, last in _pairs(before, after, AS_WORDED):
+        matrix[order.index(first.asked.category)][order.index(last.asked.category)] += 1
+    return matrix
+
+
+def by_category(exam: Exam, before: ExamResult, after: ExamResult) -> list[dict[str, Any]]:
+    """Target facts by their category before: how many, mean share of right greedy answers before and after, and the
+    interval of the latter. Facts chosen for a low score tend to score higher when asked again; the change within one
+    category is no measure of learning by itself."""
+    check_same_exam(exam, before, after)
+    how = exam.config.bootstrap
+    rows = []
+    for category in Category:
+        pairs = [pair for pair in _pairs(before, after, AS_WORDED) if pair[0].asked.category is category]
+        figures = [st.share([pair[when].asked.p_greedy for pair in pairs], _clusters(pairs), how) for when in (0, 1)]
+        rows.append(
+            {
+                "category": str(category),
+                "n": len(pairs),
+                "before_accuracy": figures[0].value,
+                "after_accuracy": figures[1].value,
+                "low": figures[1].low,
+                "high": figures[1].high,
+            }
+        )
+    return rows
+
+
+def made_up(answer: Answer, exam: Exam) -> bool:
+    """Wrong, no abstention, and confident: one sample is this answer with probability at least one half."""
+    if answer.known or answer.said_right or is_abstention(answer.said, exam.config.abstentions):
+        return False
+    return answer.p_own is not None and answer.p_own >= CONFIDENT
+
+
+# -------------------------------------------------------------------- private
+
+
+def _check_verdicts(after: ExamResult, verdicts: Sequence[Verdict]) -> None:
+    last = {**after.first(AS_WORDED), **after.first(HELD_BACK)}
+    for verdict in verdicts:
+        answer = last.get(verdict.fact_id)
+        if answer is None or answer.known != (verdict.verdict in KNOWN_NOW):
+            raise InputError("a verdict is not from these results", field=verdict.fact_id, found=str(verdict.verdict))
+
+
+def _pairs(before: ExamResult, after: ExamResult, part: str) -> list[Pair]:
+    """Each question of a part with its answers before and after."""
+    later = {answer.item.question.id: answer for answer in after.answers if answer.item.part == part}
+    return [(answer, later[answer.item.question.id]) for answer in before.answers if answer.item.part == part]
+
+
+def _clusters(pairs: Iterable[Pair]) -> list[str]:
+    return [pair[0].cluster for pair in pairs]
+
+
+def _share(pairs: Sequence[Pair], holds: Callable[[Pair], bool], how: st.Bootstrap, if_none: str) -> st.Figure:
+    figure = st.share([holds(pair) for pair in pairs], _clusters(pairs), how)
+    return figure if pairs else replace(figure, reason=if_none)
+
+
+def _acquired_reworded(new: Sequence[Pair], after: ExamResult, how: st.Bootstrap) -> st.Figure:
+    known = after.share_known(REWORDED)
+    asked = [pair for pair in new if pair[0].item.question.fact_id in known]
+
+    def in_most(pair: Pair) -> bool:
+        return known[pair[0].item.question.fact_id] > 0.5
+
+    return _share(asked, in_most, how, "no target fact that was not known before has another wording")
+
+
+def _made_up(exam: Exam, never: Sequence[Pair], how: st.Bootstrap) -> st.Figure:
+    if not exam.config.confidence_sets:
+        return st.Figure(None, None, None, len(never), 0, "the exam was set not to ask for confidence")
+    figure = _share(never, lambda pair: made_up(pair[1], exam), how, "every held-back fact was known before")
+    return replace(figure, before=sum(made_up(pair[0], exam) for pair in never) / len(never)) if never else figure
+
+
+def _accuracy(name: str, pairs: Sequence[Pair], how: st.Bootstrap, *, change: bool = True) -> dict[str, st.Figure]:
+    clusters = _clusters(pairs)
+    first, last = ([pair[when].asked.p_greedy for pair in pairs] for when in (0, 1))
+    figures = {
+        f"accuracy_{name}_before": st.share(first, clusters, how),
+        f"accuracy_{name}_after": st.share(last, clusters, how),
+    }
+    if change:
+        difference = st.paired_difference(last, first, clusters, how)
+        before, after = (figure.value for figure in figures.values())
+        figures[f"accuracy_{name}_change"] = replace(difference, before=before, after=after)
+    return figures
+
+
+def _perplexities(before: ExamResult, after: ExamResult, how: st.Bootstrap) -> dict[str, st.Figure]:
+    pairs = list(zip(before.texts, after.texts, strict=True))
+    tokens = [first.tokens for first, _ in pairs]
+    texts = range(len(pairs))
+    return {
+        "perplexity_before": st.perplexity([first.nll for first, _ in pairs], tokens, texts, how),
+        "perplexity_after": st.perplexity([last.nll for _, last in pairs], tokens, texts, how),
+        "perplexity_ratio": st.perplexity([last.nll - first.nll for first, last in pairs], tokens, texts, how),
+    }

@@ -6,13 +6,13 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
-from instil.files import fingerprint, write_text
+from instil.files import atomic, fingerprint
 
 
 class Role(StrEnum):
@@ -68,7 +68,7 @@ class Fact:
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary without the fields that are empty."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, (), {}, [])}
+        return _filled(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,25 @@ class Document:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value not in (None, (), {}, [])}
+        """A plain dictionary without the fields that are empty."""
+        return _filled(self)
+
+
+def _filled(item: Fact | Document) -> dict[str, Any]:
+    return {name: value for name in item.__slots__ if (value := getattr(item, name))}
+
+
+def _write_lines(path: str | Path, items: Iterable[Fact | Document]) -> None:
+    with atomic(path) as draft, draft.open("w", encoding="utf-8", newline="\n") as file:
+        for item in items:
+            file.write(json.dumps(item.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class FactSet(Sequence[Fact]):
     """An immutable sequence of facts with unique ids.
 
     Attributes:
-        left_out: one line for each fact that reading dropped or warned about (see `instil.facts.reading`).
+        left_out: one line for each fact that reading dropped, with the reason (see `instil.facts.reading`).
     """
 
     def __init__(self, facts: Iterable[Fact], *, left_out: Sequence[str] = ()) -> None:
@@ -100,15 +111,21 @@ class FactSet(Sequence[Fact]):
             raise ValueError("fact ids repeat")
 
     @staticmethod
-    def read(source: str | Path, *, layout: str | None = None, skip_invalid: bool = False) -> FactSet:
+    def read(
+        source: str | Path,
+        *,
+        layout: str | None = None,
+        templates: str | Path | None = None,
+        skip_invalid: bool = False,
+    ) -> FactSet:
         """Read facts from a file or a Hugging Face dataset name. See `instil.facts.reading.read_facts`."""
         from instil.facts.reading import read_facts
 
-        return read_facts(source, layout=layout, skip_invalid=skip_invalid)
+        return read_facts(source, layout=layout, templates=templates, skip_invalid=skip_invalid)
 
     def write(self, path: str | Path) -> None:
         """Write plain JSONL, one fact a line, atomically."""
-        write_text(path, "".join(json.dumps(fact.to_dict(), ensure_ascii=False) + "\n" for fact in self._facts))
+        _write_lines(path, self._facts)
 
     @overload
     def __getitem__(self, index: int) -> Fact: ...
@@ -190,7 +207,7 @@ class Corpus(Sequence[Document]):
 
     def write(self, path: str | Path) -> None:
         """Write plain JSONL, one document a line, atomically."""
-        write_text(path, "".join(json.dumps(doc.to_dict(), ensure_ascii=False) + "\n" for doc in self._documents))
+        _write_lines(path, self._documents)
 
     @overload
     def __getitem__(self, index: int) -> Document: ...
@@ -237,4 +254,7 @@ def split_by_subject(facts: FactSet, shares: Mapping[Role, float], seed: int) ->
         end = round(reached * len(subjects))
         home.update(dict.fromkeys(subjects[start:end], role))
         start = end
-    return {role: facts.where(lambda fact, role=role: home[fact.cluster] is role).assign(role) for role in shares}
+    groups: dict[Role, list[Fact]] = {role: [] for role in shares}
+    for fact in facts:
+        groups[home[fact.cluster]].append(fact)
+    return {role: FactSet(group).assign(role) for role, group in groups.items()}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from instil.training import Budget, Meter, Objective, TrainConfig, TrainResult
     from instil.training.stopping import Stop
 
-Record = Callable[[str, Sequence[Mapping[str, Any]], str], None]
+Record = Callable[[str, Sequence[Mapping[str, Any]], str], object]
 """Appends rows to a table of the ledger; the third argument names the batch, so that repeating it changes nothing."""
 
 Tell = Callable[[str, int, int | None], None]
@@ -65,7 +65,6 @@ class Lesson:
         documents: the documents to be taught.
         meter: what has been spent, by purpose.
         budget: what may be spent.
-        trained_texts: every question and document that was trained on, for the check that the exam was not.
     """
 
     def __init__(
@@ -82,6 +81,7 @@ class Lesson:
         seed: int,
         record: Record,
         tell: Tell = lambda what, done, total: None,
+        guard: Callable[[Sequence[str]], None] = lambda texts: None,
     ) -> None:
         roles.check_disjoint()
         self.target, self.practice, self.known = roles.target, roles.practice, roles.known
@@ -91,11 +91,11 @@ class Lesson:
         self._learner: LanguageModel | None = None
         self._exemplars, self._probe_config = exemplars, probe_config
         self._folder, self._run_id, self._record, self._tell = folder, run_id, record, tell
+        self._guard = guard
         self._verbs = 0
         self._state = f"{run_id}:before"
         self._stages: list[str] = []
         self._notes: list[str] = []
-        self.trained_texts: list[str] = []
 
     # ---------------------------------------------------------------- looking
 
@@ -180,7 +180,7 @@ class Lesson:
             examples += document_examples(learner.prompts, document, longest)
         if not examples:
             raise InputError(f"{stage} has nothing to train on", found="no fact and no document")
-        self.trained_texts += [*(fact.question for fact in facts), *(document.text for document in documents)]
+        self._guard([*(fact.question for fact in facts), *(document.text for document in documents)])
 
         def log(point: Mapping[str, Any]) -> None:
             self._tell(f"{stage}: epoch {point['epoch']:.1f}, loss {point['loss']:.3f}", int(point["step"]), None)
@@ -257,14 +257,14 @@ class Lesson:
         import torch
 
         if self._learner is None:
-            self._learner = replace(self._start, model=copy.deepcopy(self._start.model).to(torch.float32))
+            self._learner = replace(self._start, model=copy.deepcopy(self._start.model).to(dtype=torch.float32))
         return self._learner
 
     def _as_examined(self) -> LanguageModel:
         """The model at the precision that it will be saved and examined in."""
         if self._learner is None or self._learner.dtype == self._start.dtype:
             return self._learner or self._start
-        return replace(self._learner, model=copy.deepcopy(self._learner.model).to(self._start.dtype).eval())
+        return replace(self._learner, model=copy.deepcopy(self._learner.model).to(dtype=self._start.dtype).eval())
 
     def _development_accuracy(self, sets: int) -> float:
         from instil.probe import ask, questions_of

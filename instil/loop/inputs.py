@@ -116,7 +116,7 @@ def read_inputs(
     refuse_too_long(learner, asked)
     left_out = [
         *((line, "reading the facts") for line in found.left_out),
-        *((line, "dividing the facts into roles") for line in plan.left_out),
+        *((line, "dividing the facts into roles") for line in (*plan.left_out, *plan.warnings)),
         *((line, "reading the documents") for line in corpus.left_out),
         *((f"document {doc.id}", "it is about a fact that is held back from teaching") for doc in untaught),
         *((line, "drawing exemplars") for line in exemplars.warnings),

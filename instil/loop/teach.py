@@ -151,13 +151,12 @@ class Run:
         self.record_state("before", None, 0, self.inputs.model.fingerprint)
         before = self.sit(exam, self.inputs.model, "before")
 
-        lesson = self.lesson()
+        lesson = self.lesson(exam)
         self.inputs.method.teach(lesson, self.inputs.settings)
-        exams.assert_not_taught(exam, lesson.trained_texts)
         taught = self.saved(lesson)
         self.record_state("after", lesson.stages[-1], len(lesson.stages) + 1, taught.fingerprint)
 
-        after = self.sit(exam, taught, "after")
+        after = self.sit(exam, taught, "after", start=before)
         verdicts = exams.verdicts(exam, before, after)
         self.record("verdicts", [verdict.to_row() for verdict in verdicts], "verdicts")
         self.record("costs", self.costs(), "costs")
@@ -183,25 +182,30 @@ class Run:
         exam.write(self.folder.exam)
         return exam
 
-    def sit(self, exam: exams.Exam, model: LanguageModel, when: str) -> exams.ExamResult:
+    def sit(
+        self, exam: exams.Exam, model: LanguageModel, when: str, start: exams.ExamResult | None = None
+    ) -> exams.ExamResult:
         """Let a model take the exam; the answers and the mastery map are on disk when this returns."""
-        kept = self.folder.work / f"exam-{when}.parquet"
-        if kept.exists():
-            result = exams.ExamResult.load(kept, exam)
-        else:
-            with self.exam_meter.counting(model.model, "exam"):
-                result = exams.sit(
-                    exam,
-                    exams.ModelAnswerer(model),
-                    progress=lambda done, total: self.tell(f"exam {when} teaching", done, total),
-                )
-            result.save(kept)
-        rows = result.rows(run_id=self.run_id, state_id=f"{self.run_id}:{when}")
+        from instil.training import Meter
+
+        cost = self.folder.work / f"exam-{when}-cost.json"
+        meter = Meter()
+        with meter.counting(model.model, "exam"):
+            result = exams.sit(
+                exam,
+                exams.ModelAnswerer(model),
+                progress=lambda done, total: self.tell(f"exam {when} teaching", done, total),
+                keep=self.folder.work / f"exam-{when}",
+            )
+        if not cost.exists():
+            write_json(cost, meter.to_dict())
+        self.exam_meter.add(json.loads(cost.read_text(encoding="utf-8")))
+        rows = result.rows(run_id=self.run_id, state_id=f"{self.run_id}:{when}", start=start)
         self.ledger.append("answers", rows, key=f"{self.run_id}/exam-{when}")
         result.mastery("as_worded").save(self.folder.mastery(when))
         return result
 
-    def lesson(self) -> Lesson:
+    def lesson(self, exam: exams.Exam) -> Lesson:
         inputs = self.inputs
         roles = Roles(
             target=inputs.roles[Role.TARGET],
@@ -222,6 +226,7 @@ class Run:
             seed=inputs.seed,
             record=lambda table, rows, key: self.ledger.append(table, list(rows), key=key),
             tell=self.tell,
+            guard=lambda texts: exams.assert_not_taught(exam, texts),
         )
 
     def saved(self, lesson: Lesson) -> LanguageModel:
@@ -266,7 +271,8 @@ class Run:
         self.record("states", [row], f"state-{label}")
 
     def costs(self) -> list[dict[str, Any]]:
-        return [*self.meter.rows(), *self.exam_meter.rows()]
+        spent = {**self.meter.by_purpose, **self.exam_meter.by_purpose}
+        return [{"purpose": purpose, **cost} for purpose, cost in spent.items()]
 
     def run_row(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -282,7 +288,7 @@ class Run:
             "hardware_json": json.dumps(summary["hardware"]),
             "started": summary["started"],
             "finished": summary["finished"],
-            "status": "finished",
+            "status": "done",
             "summary_json": json.dumps(summary, ensure_ascii=False),
         }
 

@@ -31,6 +31,12 @@ Layout = Annotated[
     str | None,
     typer.Option("--layout", metavar="NAME", help="Layout of the file; recognised by content when left out."),
 ]
+Templates = Annotated[
+    Path | None,
+    typer.Option(
+        "--templates", metavar="FILE", help="Question templates by relation, for triples."
+    ),
+]
 SkipInvalid = Annotated[
     bool, flag("--skip-invalid", help="Leave faulty rows out, and say so, instead of refusing the file.")
 ]

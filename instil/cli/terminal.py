@@ -25,6 +25,7 @@ class Terminal:
         seed: the command's `--seed`.
         out: where results go; libraries that print while a command runs are sent to `err`.
         err: where progress and remarks go.
+        answered: whether the JSON value was printed.
     """
 
     as_json: bool = False
@@ -32,6 +33,7 @@ class Terminal:
     seed: int = 0
     out: IO[str] = field(default_factory=lambda: sys.stdout)
     err: IO[str] = field(default_factory=lambda: sys.stderr)
+    answered: bool = False
 
     @property
     def console(self) -> Console:
@@ -52,8 +54,9 @@ class Terminal:
         self.out.flush()
 
     def result(self, value: Any) -> None:
-        """Print the result for machines, when they were asked for."""
-        if self.as_json:
+        """Print the result for machines, when they were asked for. Only the first is printed: it is one value."""
+        if self.as_json and not self.answered:
+            self.answered = True
             self.out.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
             self.out.flush()
 

@@ -257,14 +257,14 @@ class Lesson:
         import torch
 
         if self._learner is None:
-            self._learner = replace(self._start, model=copy.deepcopy(self._start.model).to(dtype=torch.float32))
+            self._learner = _copy_of(self._start, torch.float32)
         return self._learner
 
     def _as_examined(self) -> LanguageModel:
         """The model at the precision that it will be saved and examined in."""
         if self._learner is None or self._learner.dtype == self._start.dtype:
             return self._learner or self._start
-        return replace(self._learner, model=copy.deepcopy(self._learner.model).to(dtype=self._start.dtype).eval())
+        return _copy_of(self._learner, self._start.dtype)
 
     def _development_accuracy(self, sets: int) -> float:
         from instil.probe import ask, questions_of
@@ -318,3 +318,8 @@ class Lesson:
             "start_category": None,
             **{name: value for name, value in row.to_dict().items() if name != "answer"},
         }
+
+
+def _copy_of(model: LanguageModel, dtype: Any) -> LanguageModel:
+    weights: Any = copy.deepcopy(model.model)
+    return replace(model, model=weights.to(dtype).eval())

@@ -41,25 +41,37 @@ class WorldConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(0, description="Seed of everything in the world.")
-    people: int = Field(700, ge=20, description="People that pre-training tells about.")
-    new_people: int = Field(300, ge=0, description="People that pre-training never mentions.")
-    exemplar_people: int = Field(24, ge=4, description="People whose facts are reserved as exemplars, told very often.")
-    countries: int = Field(10, ge=2, description="Countries, half of them in the North.")
-    cities: int = Field(80, ge=4, description="Cities.")
-    companies: int = Field(90, ge=4, description="Companies.")
-    universities: int = Field(50, ge=4, description="Universities.")
-    levels: tuple[int, ...] = Field((1, 2, 4, 8, 16, 32, 64), description="Exposures that a person's facts centre on.")
-    place_levels: tuple[int, ...] = Field((4, 16, 32, 48), description="Exposures of facts about places and works.")
-    exemplar_exposures: int = Field(64, ge=1, description="Exposures of each exemplar fact.")
-    disputed_share: float = Field(0.3, ge=0, le=1, description="Share of told facts on which the almanacs disagree.")
-    disputed_levels: tuple[int, ...] = Field((12, 24, 40), description="Exposures of a disputed fact's right answer.")
-    rival_ratios: tuple[float, ...] = Field((0.5, 1.0, 1.0, 1.0, 3.0), description="Rival exposures per right one.")
-    layout_share: float = Field(0.25, ge=0, le=1, description="Share of statements and biographies in markup.")
-    unknown_entities: int = Field(
-        500, ge=0, description="Questions about what does not exist, answered by not knowing."
+    seed: int = Field(default=0, description="Seed of everything in the world.")
+    people: int = Field(default=700, ge=20, description="People that pre-training tells about.")
+    new_people: int = Field(default=300, ge=0, description="People that pre-training never mentions.")
+    exemplar_people: int = Field(
+        default=24, ge=4, description="People whose facts are reserved as exemplars, told very often."
     )
-    prose_paragraphs: int = Field(6000, ge=0, description="Paragraphs of general prose.")
+    countries: int = Field(default=10, ge=2, description="Countries, half of them in the North.")
+    cities: int = Field(default=80, ge=4, description="Cities.")
+    companies: int = Field(default=90, ge=4, description="Companies.")
+    universities: int = Field(default=50, ge=4, description="Universities.")
+    levels: tuple[int, ...] = Field(
+        default=(1, 2, 4, 8, 16, 32, 64), description="Exposures that a person's facts centre on."
+    )
+    place_levels: tuple[int, ...] = Field(
+        default=(4, 16, 32, 48), description="Exposures of facts about places and works."
+    )
+    exemplar_exposures: int = Field(default=64, ge=1, description="Exposures of each exemplar fact.")
+    disputed_share: float = Field(
+        default=0.3, ge=0, le=1, description="Share of told facts on which the almanacs disagree."
+    )
+    disputed_levels: tuple[int, ...] = Field(
+        default=(12, 24, 40), description="Exposures of a disputed fact's right answer."
+    )
+    rival_ratios: tuple[float, ...] = Field(
+        default=(0.5, 1.0, 1.0, 1.0, 3.0), description="Rival exposures per right one."
+    )
+    layout_share: float = Field(default=0.25, ge=0, le=1, description="Share of statements and biographies in markup.")
+    unknown_entities: int = Field(
+        default=500, ge=0, description="Questions about what does not exist, answered by not knowing."
+    )
+    prose_paragraphs: int = Field(default=6000, ge=0, description="Paragraphs of general prose.")
 
 
 @dataclass(frozen=True)
@@ -309,8 +321,8 @@ def assign_roles(
     people: Sequence[Entity], places: Sequence[Entity], works: Sequence[Entity], config: WorldConfig, rng: random.Random
 ) -> dict[str, Role]:
     """A role a subject. The first people are exemplars; the best-told ones make the replay facts."""
-    shares = ((Role.TARGET, 0.55), (Role.HELD_BACK, 0.25), (Role.DEVELOPMENT, 0.12), (Role.KNOWN, 0.08))
-    names, weights = zip(*shares, strict=True)
+    shares = {Role.TARGET: 0.55, Role.HELD_BACK: 0.25, Role.DEVELOPMENT: 0.12, Role.KNOWN: 0.08}
+    names, weights = tuple(shares), tuple(shares.values())
     roles = {person.id: Role.EXEMPLAR for person in people[: config.exemplar_people]}
     told = config.exemplar_people + config.people
     for number, person in enumerate(people[config.exemplar_people :], start=config.exemplar_people):

@@ -9,7 +9,7 @@ from instil.cli.terminal import Terminal, table
 
 if TYPE_CHECKING:
     from instil.loop.estimate import Estimate
-    from instil.loop.teach import TeachResult
+    from instil.loop import TeachResult
 
 FIGURES: Final[Mapping[str, str]] = {
     "acquired": "acquired: taught facts not known before, known now",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from instil.loop.teach import TeachResult, teach
+    from instil.loop.run import TeachResult, teach
 
 __all__ = ["TeachResult", "teach"]
 
@@ -14,5 +14,5 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from importlib import import_module
 
-        return getattr(import_module("instil.loop.teach"), name)
+        return getattr(import_module("instil.loop.run"), name)
     raise AttributeError(name)

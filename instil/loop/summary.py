@@ -13,7 +13,7 @@ from instil.version import __version__
 
 if TYPE_CHECKING:
     from instil.exam import Exam, ExamResult, Verdict
-    from instil.loop.teach import Run
+    from instil.loop.run import Run
     from instil.model import LanguageModel
 
 

@@ -112,12 +112,19 @@ def by_category(exam: Exam, before: ExamResult, after: ExamResult) -> list[dict[
 
 def made_up(answer: Answer, exam: Exam) -> bool:
     """Wrong, no abstention, and confident: one sample is this answer with probability at least one half."""
-    if answer.known or answer.said_right or is_abstention(answer.said, exam.config.abstentions):
-        return False
-    return answer.p_own is not None and answer.p_own >= CONFIDENT
+    return _claims_wrongly(answer, exam) and answer.p_own is not None and answer.p_own >= CONFIDENT
+
+
+def confidence_is_known(answer: Answer, exam: Exam) -> bool:
+    """Whether it can be told if the answer is made up: it is right, an abstention, or its probability was computed."""
+    return answer.p_own is not None or not _claims_wrongly(answer, exam)
 
 
 # -------------------------------------------------------------------- private
+
+
+def _claims_wrongly(answer: Answer, exam: Exam) -> bool:
+    return not (answer.known or answer.said_right or is_abstention(answer.said, exam.config.abstentions))
 
 
 def _check_verdicts(after: ExamResult, verdicts: Sequence[Verdict]) -> None:
@@ -156,8 +163,13 @@ def _acquired_reworded(new: Sequence[Pair], after: ExamResult, how: st.Bootstrap
 def _made_up(exam: Exam, never: Sequence[Pair], how: st.Bootstrap) -> st.Figure:
     if not exam.config.confidence_sets:
         return st.Figure(None, None, None, len(never), 0, "the exam was set not to ask for confidence")
-    figure = _share(never, lambda pair: made_up(pair[1], exam), how, "every held-back fact was known before")
-    return replace(figure, before=sum(made_up(pair[0], exam) for pair in never) / len(never)) if never else figure
+    scored = [pair for pair in never if all(confidence_is_known(answer, exam) for answer in pair)]
+    figure = _share(scored, lambda pair: made_up(pair[1], exam), how, "no held-back fact was unknown before")
+    if not scored:
+        return figure
+    if len(scored) < len(never) and figure.reason is None:
+        figure = replace(figure, reason=f"{len(never) - len(scored)} facts left out: the answer could not be scored")
+    return replace(figure, before=sum(made_up(pair[0], exam) for pair in scored) / len(scored))
 
 
 def _accuracy(name: str, pairs: Sequence[Pair], how: st.Bootstrap, *, change: bool = True) -> dict[str, st.Figure]:

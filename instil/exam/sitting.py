@@ -16,7 +16,7 @@ from instil.exam.paper import AS_WORDED, FIRST_WORDINGS, GENERAL, HELD_BACK, PAR
 from instil.facts import Role
 from instil.files import atomic, fingerprint
 from instil.ledger.tables import to_arrow
-from instil.probe import Asked, Category, Mastery, MasteryMap
+from instil.probe import Asked, Category, Mastery, MasteryMap, ProbeConfig, Question
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +48,8 @@ class Answer:
         item: the question, with its part.
         asked: the answers and probabilities.
         p_own: where the answer given most often is wrong and no abstention: the probability that one sample is this
-            answer, which is the model's confidence in it. Mean over `ExamConfig.confidence_sets` exemplar sets.
+            answer, which is the model's confidence in it. Mean over `ExamConfig.confidence_sets` exemplar sets. None
+            also where that answer cannot be scored.
     """
 
     item: Item
@@ -288,9 +289,22 @@ def _with_confidence(exam: Exam, answers: list[Answer], answerer: Answerer) -> l
     if not sets or not wrong:
         return answers
     config = exam.probe_config.model_copy(update={"exemplar_sets": sets, "prior": False})
-    again = answerer.ask(wrong, exam.exemplars.first(sets), config)
-    confidence = {found.question_id: found.p_sampled for found in again}
+    confidence = {found.question_id: found.p_sampled for found in _scorable(wrong, exam, sets, config, answerer)}
     return [replace(answer, p_own=confidence.get(answer.item.question.id)) for answer in answers]
+
+
+def _scorable(questions: list[Question], exam: Exam, sets: int, config: ProbeConfig, answerer: Answerer) -> list[Asked]:
+    """The answers to all questions whose answer can be scored. A model may have said what no prompt can hold as an
+    answer: cut off at the window's end, or nothing but marks. Such a one has no `p_own`, and ends no exam."""
+    while questions:
+        try:
+            return list(answerer.ask(questions, exam.exemplars.first(sets), config))
+        except InputError as fault:
+            others = [question for question in questions if question.fact_id != fault.field]
+            if len(others) == len(questions):
+                raise
+            questions = others
+    return []
 
 
 def _kept_part(keep: str | Path | None, part: str, exam: Exam, answerer: Answerer) -> Path | None:

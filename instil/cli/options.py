@@ -33,9 +33,7 @@ Layout = Annotated[
 ]
 Templates = Annotated[
     Path | None,
-    typer.Option(
-        "--templates", metavar="FILE", help="Question templates by relation, for triples."
-    ),
+    typer.Option("--templates", metavar="FILE", help="Question templates by relation, for triples."),
 ]
 SkipInvalid = Annotated[
     bool, flag("--skip-invalid", help="Leave faulty rows out, and say so, instead of refusing the file.")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from instil.cli.terminal import Terminal, table
 
 if TYPE_CHECKING:
-    from instil.loop.estimate import Estimate
     from instil.loop import TeachResult
+    from instil.loop.estimate import Estimate
 
 FIGURES: Final[Mapping[str, str]] = {
     "acquired": "acquired: taught facts not known before, known now",

@@ -1,5 +1,233 @@
+"""`instil exam`: the frozen questions, asked of any model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from instil.cli.commanding import command, flag
+from instil.cli.options import (
+    ChatTemplate,
+    Config,
+    Device,
+    Dtype,
+    Facts,
+    Layout,
+    Model,
+    Out,
+    RemoteCode,
+    Resume,
+    Set,
+    SkipInvalid,
+    Style,
+    Templates,
+    check_out,
+    checked,
+    settings,
+)
+from instil.cli.reading import read_general, read_model
+from instil.cli.terminal import Terminal, table
+from instil.errors import InputError
+
+if TYPE_CHECKING:
+    from instil.exam import Exam, ExamResult
+
+PLAN = "plan.json"
 
 
 def register(app: typer.Typer) -> None:
-    return None
+    group = typer.Typer(rich_markup_mode="rich", help="Freeze an exam, and let any model sit it.")
+    app.add_typer(group, name="exam")
+    command(group, "build", example="instil exam build facts.jsonl --out exam.jsonl")(build)
+    command(group, "run", example="instil exam run embedded exam.jsonl --out runs/exam", resumable=True)(run)
+
+
+def build(
+    terminal: Terminal,
+    facts: Facts,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="EXAM", help="JSONL file to write.", show_default=False)],
+    general: Annotated[
+        Path | None, typer.Option("--general", metavar="FILE", help="General text for perplexity: documents, or .txt.")
+    ] = None,
+    config: Config = None,
+    overrides: Set = None,
+    layout: Layout = None,
+    templates: Templates = None,
+    skip_invalid: SkipInvalid = False,
+    force: Annotated[bool, flag("--force", help="Replace an exam that is there.")] = False,
+) -> None:
+    """Freeze the questions of an exam: wordings, exemplars and order, under one fingerprint.
+
+    Facts are asked by their role; those without one as facts to be taught. Settings are sections `exam` and `probe`.
+    """
+    from instil.exam import ExamConfig, exam_from_facts
+    from instil.facts import FactSet
+    from instil.probe import ProbeConfig
+
+    if out.is_dir() or (out.exists() and not force):
+        raise InputError("something is there already", file=out, field="--out", expected="a new file, or --force")
+    check_out(out.parent)
+    given = settings(config, overrides)
+    exam_config = checked(ExamConfig, {"seed": terminal.seed, **given.get("exam", {})})
+    probe_config = checked(ProbeConfig, {"seed": terminal.seed, **given.get("probe", {})})
+    asked = FactSet.read(facts, layout=layout, templates=templates, skip_invalid=skip_invalid)
+    texts = read_general(general) if general is not None else ()
+    exam = exam_from_facts(asked, general_texts=texts, config=exam_config, probe_config=probe_config)
+    exam.write(out)
+    left_out = [*((line, "reading the facts") for line in asked.left_out), *exam.left_out]
+    parts = {part: len(exam.part(part)) for part in exam.parts}
+    terminal.result(
+        {
+            "exam": str(out),
+            "fingerprint": exam.fingerprint,
+            "questions": parts,
+            "general_texts": len(exam.general_texts),
+            "left_out": [{"what": what, "reason": reason} for what, reason in left_out],
+        }
+    )
+    rows = [*parts.items(), ("general texts", len(exam.general_texts)), ("left out", len(left_out))]
+    terminal.show(table(None, ("part", "how many"), rows), f"The exam: {out}, fingerprint {exam.fingerprint}")
+
+
+def run(
+    terminal: Terminal,
+    model: Model,
+    exam_file: Annotated[
+        Path,
+        typer.Argument(metavar="EXAM", help="What `instil exam build` wrote.", show_default=False),
+    ],
+    out: Out,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    style: Style = "auto",
+    chat_template: ChatTemplate = None,
+    remote_code: RemoteCode = False,
+    resume: Resume = False,
+) -> None:
+    """Let a model sit a frozen exam. Writes summary.json: accuracy by part, with intervals, and perplexity."""
+    from instil.exam import Exam, ModelAnswerer, sit
+    from instil.files import write_json
+
+    check_out(out)
+    exam = Exam.read(exam_file)
+    finished = finished_or_refused(out, exam, model, resume)
+    if finished is not None:
+        terminal.result(finished)
+        terminal.show(figures_table(finished), "This run was finished before.")
+        return
+    learner = read_model(
+        terminal, model, chat_template, dtype=dtype, device=device, style=style, remote_code=remote_code
+    )
+    started = datetime.now(UTC)
+    write_json(out / PLAN, plan_of(exam, model))
+    try:
+        with terminal.progress() as progress:
+            result = sit(
+                exam,
+                ModelAnswerer(learner),
+                progress=lambda done, total: progress("exam", done, total),
+                keep=out / "parts",
+            )
+    except InputError:
+        _clear(out)
+        raise
+    summary = summarise(exam, result, learner.describe(), started) | {"plan": plan_of(exam, model)}
+    write_json(out / "summary.json", summary)
+    _clear(out)
+    terminal.result(summary)
+    terminal.show(figures_table(summary), f"The summary: {out / 'summary.json'}")
+
+
+def plan_of(exam: Exam, model: str) -> dict[str, Any]:
+    return {"exam": exam.fingerprint, "model": model}
+
+
+def finished_or_refused(out: Path, exam: Exam, model: str, resume: bool) -> dict[str, Any] | None:
+    """The summary of this exam of this model when `out` holds it finished; None when there is something to do.
+
+    Raises:
+        InputError: `out` holds anything else, or a run and `resume` was not asked for.
+    """
+    holds = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
+    if not holds:
+        return None
+    if "summary.json" not in holds and PLAN not in holds:
+        raise InputError("the out folder holds something else", file=out, field="--out", found=", ".join(holds[:4]))
+    if not resume:
+        state = "a finished run" if "summary.json" in holds else "an unfinished run; --resume goes on with it"
+        raise InputError(f"the out folder holds {state}", file=out, field="--out", expected="an empty or a new folder")
+    done = json.loads((out / "summary.json").read_text(encoding="utf-8")) if "summary.json" in holds else None
+    plan = done.get("plan") if done is not None else json.loads((out / PLAN).read_text(encoding="utf-8"))
+    if plan != plan_of(exam, model):
+        raise InputError(
+            "the out folder holds another run", file=out, field="--out", expected="the same exam and model"
+        )
+    return done
+
+
+def summarise(exam: Exam, result: ExamResult, model: dict[str, Any], started: datetime) -> dict[str, Any]:
+    """What is written: every figure with its interval, clustered by subject."""
+    from instil.exam import perplexity, share
+    from instil.version import __version__
+
+    how = exam.config.bootstrap
+    figures = {}
+    for part in exam.parts:
+        answers = [answer for answer in result.answers if answer.item.part == part]
+        clusters = [answer.cluster for answer in answers]
+        figures[f"known_{part}"] = share([answer.known for answer in answers], clusters, how).to_dict()
+        figures[f"accuracy_{part}"] = share([answer.asked.p_greedy for answer in answers], clusters, how).to_dict()
+    if result.texts:
+        nll, tokens = [text.nll for text in result.texts], [text.tokens for text in result.texts]
+        figures["perplexity"] = perplexity(nll, tokens, range(len(nll)), how).to_dict()
+    return {
+        "version": __version__,
+        "command": "exam run",
+        "seed": exam.config.seed,
+        "config": {
+            "exam": exam.config.model_dump(mode="json"),
+            "probe": exam.probe_config.model_dump(mode="json"),
+        },
+        "model": model,
+        "data": {
+            "exam_fingerprint": exam.fingerprint,
+            "exemplars_fingerprint": exam.exemplars.fingerprint,
+            "questions": {part: len(exam.part(part)) for part in exam.parts},
+            "general_texts": len(exam.general_texts),
+        },
+        "left_out": [{"what": what, "reason": reason} for what, reason in exam.left_out],
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "headline": figures,
+    }
+
+
+def figures_table(summary: dict[str, Any]) -> Any:
+    def said(name: str, value: float | None) -> str:
+        if value is None:
+            return "–"
+        return f"{value:.2f}" if name == "perplexity" else f"{100 * value:.1f} %"
+
+    rows = [
+        (
+            name.replace("_", " "),
+            said(name, figure["value"]),
+            "–" if figure["low"] is None else f"{said(name, figure['low'])} to {said(name, figure['high'])}",
+            figure["n"],
+        )
+        for name, figure in summary["headline"].items()
+    ]
+    return table(summary["model"]["name"], ("figure", "value", "95 % interval", "n"), rows)
+
+
+def _clear(out: Path) -> None:
+    """Remove what is only needed until the run is finished."""
+    shutil.rmtree(out / "parts", ignore_errors=True)
+    (out / PLAN).unlink(missing_ok=True)
+    if not any(out.iterdir()):
+        out.rmdir()

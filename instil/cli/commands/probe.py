@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
@@ -21,15 +22,18 @@ from instil.cli.options import (
     Set,
     SkipInvalid,
     Style,
+    Templates,
+    check_out,
+    checked,
+    settings,
 )
+from instil.cli.reading import read_model
+from instil.cli.showing import category_table
 from instil.cli.terminal import Terminal
 
 
 def register(app: typer.Typer) -> None:
     command(app, "probe", example="instil probe embedded facts.jsonl --out runs/probe", resumable=True)(probe)
-
-
-Engine = Annotated[str, typer.Option("--engine", metavar="NAME", help="exact, or sampled (the slow audit of exact).")]
 
 
 def probe(
@@ -41,10 +45,13 @@ def probe(
         str | None,
         typer.Option("--exemplars", metavar="FACTS", help="Facts for the prompts; drawn from FACTS when left out."),
     ] = None,
-    engine: Engine = "exact",
+    engine: Annotated[
+        str | None, typer.Option("--engine", metavar="NAME", help="exact (default), or sampled, its slow audit.")
+    ] = None,
     config: Config = None,
     overrides: Set = None,
     layout: Layout = None,
+    templates: Templates = None,
     skip_invalid: SkipInvalid = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -54,4 +61,37 @@ def probe(
     resume: Resume = False,
 ) -> None:
     """Ask every fact and write the mastery map: `mastery.parquet` and `summary.json`."""
-    raise NotImplementedError
+    from instil.facts import FactSet
+    from instil.probe import ProbeConfig
+    from instil.probe import probe as ask
+
+    check_out(out)
+    chosen = checked(ProbeConfig, probe_settings(terminal.seed, engine, settings(config, overrides)))
+    asked = FactSet.read(facts, layout=layout, templates=templates, skip_invalid=skip_invalid)
+    worked = None if exemplars is None else FactSet.read(exemplars)
+    learner = read_model(
+        terminal, model, chat_template, dtype=dtype, device=device, style=style, remote_code=remote_code
+    )
+    with terminal.progress() as progress:
+        mastery = ask(
+            learner,
+            asked,
+            worked,
+            chosen,
+            out=out,
+            resume=resume,
+            progress=lambda done, total: progress("probing", done, total),
+        )
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    terminal.result(summary)
+    terminal.show(category_table(mastery.counts()))
+    if asked.left_out:
+        terminal.show(f"Left out: {len(asked.left_out):,} (listed in summary.json)")
+    terminal.show(f"The mastery map: {out / 'mastery.parquet'}")
+
+
+def probe_settings(seed: int, engine: str | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a probe; a file of settings for `instil teach` serves too, by its section `probe`."""
+    section = given.get("probe")
+    flat = dict(section) if isinstance(section, dict) else given
+    return {"seed": seed, **flat, **({"engine": engine} if engine is not None else {})}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,11 +19,9 @@ from instil.cli.options import (
     check_out,
     settings,
 )
+from instil.cli.reading import read_general, read_roles
 from instil.cli.showing import show_plan, show_taught
 from instil.cli.terminal import Terminal
-
-if TYPE_CHECKING:
-    from instil.facts import FactSet, Role
 
 
 def register(app: typer.Typer) -> None:
@@ -113,28 +111,3 @@ def teach(
     else:
         terminal.result(taught.to_dict())
         show_plan(terminal, taught)
-
-
-def read_roles(**files: str | None) -> dict[Role, FactSet]:
-    """The facts of each role whose file was given."""
-    from instil.facts import FactSet, Role
-
-    return {Role(name): FactSet.read(file).assign(Role(name)) for name, file in files.items() if file is not None}
-
-
-def read_general(file: Path) -> list[str]:
-    """Texts of a documents file, or the paragraphs of a plain text file."""
-    from instil.errors import InputError
-    from instil.facts import Corpus
-
-    if file.suffix != ".txt":
-        return [document.text for document in Corpus.read(file)]
-    try:
-        paragraphs = file.read_text(encoding="utf-8").split("\n\n")
-    except FileNotFoundError:
-        raise InputError("no such file", file=file, field="--general") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            "not UTF-8", file=file, field="--general", found=f"byte {error.object[error.start]:#04x}"
-        ) from None
-    return [paragraph.strip() for paragraph in paragraphs if paragraph.strip()]

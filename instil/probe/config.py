@@ -29,9 +29,7 @@ class ProbeConfig(BaseModel):
     )
     prior: bool = Field(default=True, description="also the probability of the answer when the subject is withheld")
     seed: int = Field(default=0, description="of the exemplar sets and of the samples")
-    batch_tokens: int = Field(
-        default=8192, ge=64, description="tokens computed at once; changes the speed and the memory only"
-    )
+    batch_tokens: int = Field(default=8192, ge=64, description="tokens computed at once; changes speed and memory only")
 
 
 PROTOCOL = ProbeConfig()

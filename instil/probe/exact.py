@@ -1,0 +1,201 @@
+"""The exact engine: what greedy decoding answers, and the probability that one sample is a listed answer.
+
+One teacher-forced pass gives both (Hayes et al., arXiv 2410.19482). The probability is exact for the listed answers as
+they are tokenised here, each followed by any stop token, at once or behind one full stop. It is a lower bound of the
+probability of a *correct* answer: other spellings, and other tokenisations of the same text, are not listed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy
+import torch
+
+from instil.probe.judging import is_right
+from instil.probe.rows import ROOT, Ids, Row
+from instil.probe.runner import Runner, Scored
+from instil.probe.sampling import Sampling
+
+if TYPE_CHECKING:
+    from instil.model import LanguageModel, Prompts
+    from instil.probe.config import ProbeConfig
+
+COMPACT_BELOW = 0.7
+"""Rows that are still being decoded, of those in memory, below which the finished ones are dropped."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One question behind one exemplar set.
+
+    Attributes:
+        row: with the listed answers as its tree.
+        ends: nodes at which a listed answer is complete.
+        forms: the normalised right answers.
+        limit: tokens that a decoded answer may have, its stop with it.
+        key: names the job, for the seed of its samples.
+    """
+
+    row: Row
+    ends: frozenset[int]
+    forms: frozenset[str]
+    limit: int
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one job came to.
+
+    Attributes:
+        p: probability that one sample is right (sampled engine: share of the samples).
+        right: whether the greedy answer is right.
+        text: the greedy answer.
+    """
+
+    p: float
+    right: bool
+    text: str
+
+
+@dataclass
+class TreeScores:
+    """Figures of one row; index 0 is the question's end, index n + 1 is node n.
+
+    Attributes:
+        greedy: the likeliest token at each place.
+        reach: log-probability that a sample passes each place.
+        stop: log-probability that it stops there, having come there.
+    """
+
+    greedy: list[int]
+    reach: list[float]
+    stop: list[float]
+
+    def probability(self, ends: Iterable[int]) -> float:
+        """That a sample ends at one of these nodes. Nodes are distinct sequences, so nothing is counted twice."""
+        return min(1.0, math.fsum(math.exp(self.reach[end + 1] + self.stop[end + 1]) for end in ends))
+
+
+def score_trees(scored: Scored, rows: Sequence[Row], sampling: Sampling, stop_ids: frozenset[int]) -> list[TreeScores]:
+    """Reduce the logits of a batch to the figures of its trees."""
+    device = scored.logits.device
+    starts = numpy.cumsum([0, *(row.scored for row in rows)])
+    places = numpy.concatenate(
+        [
+            start + 1 + numpy.asarray(row.tree.parents, dtype=numpy.int64)
+            for start, row in zip(starts, rows, strict=False)
+        ]
+    )
+    tokens = numpy.fromiter((token for row in rows for token in row.tree.tokens), dtype=numpy.int64)
+    order = numpy.argsort(places, kind="stable")
+    edges_P, stop_S = sampling.score(
+        scored.logits,
+        torch.from_numpy(places[order]).to(device),
+        torch.from_numpy(tokens[order]).to(device),
+        torch.tensor(sorted(stop_ids), device=device),
+    )
+    edges = numpy.empty(len(order))
+    edges[order] = edges_P.double().cpu().numpy()
+    stops, greedy = stop_S.double().tolist(), scored.logits.argmax(dim=-1).tolist()
+    found, done = [], 0
+    for start, row in zip(starts.tolist(), rows, strict=False):
+        reach = [0.0]
+        for node, parent in enumerate(row.tree.parents):
+            reach.append(reach[parent + 1] + float(edges[done + node]))
+        done += len(row.tree)
+        span = slice(start, start + row.scored)
+        found.append(TreeScores(greedy[span], reach, stops[span]))
+    return found
+
+
+@dataclass
+class _Greedy:
+    """A greedy answer that left the tree and has to be decoded."""
+
+    job: int
+    nodes: Ids
+    tokens: list[int] = field(default_factory=list)
+    stopped: bool = False
+
+
+class ExactEngine:
+    """Answers batches of jobs by teacher forcing."""
+
+    def __init__(self, lm: LanguageModel, runner: Runner, config: ProbeConfig) -> None:
+        self._prompts: Prompts = lm.prompts
+        self._runner = runner
+        self._sampling = Sampling.of(config)
+
+    def answer(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """One outcome a job. Jobs with one prefix stand together."""
+        rows = [job.row for job in jobs]
+        scored = self._runner.score(rows)
+        scores = score_trees(scored, rows, self._sampling, self._prompts.stop_ids)
+        paths = [self._follow(index, job, tree) for index, (job, tree) in enumerate(zip(jobs, scores, strict=True))]
+        decode_greedily(scored, [path for path in paths if not path.stopped], jobs, self._prompts.stop_ids)
+        return [self._outcome(*parts) for parts in zip(jobs, scores, paths, strict=True)]
+
+    def probabilities(self, rows: Sequence[Row], ends: Sequence[Sequence[frozenset[int]]]) -> list[list[float]]:
+        """For each row, the probability of each of several sets of ends on its tree."""
+        scored = self._runner.score(rows, keep=False)
+        scores = score_trees(scored, rows, self._sampling, self._prompts.stop_ids)
+        return [[tree.probability(one) for one in sets] for tree, sets in zip(scores, ends, strict=True)]
+
+    def _follow(self, index: int, job: Job, scores: TreeScores) -> _Greedy:
+        """Walk the tree by the likeliest tokens until one stops the answer or leaves the tree.
+
+        Decoding then goes on from there, so that in low precision it cannot contradict the teacher-forced pass.
+        """
+        node, tree = ROOT, job.row.tree
+        tokens: list[int] = []
+        while True:
+            token = scores.greedy[node + 1]
+            if token in self._prompts.stop_ids:
+                return _Greedy(index, tree.path(node), tokens, stopped=True)
+            tokens.append(token)
+            child = tree.children.get((node, token))
+            if child is None:
+                return _Greedy(index, tree.path(node), tokens)
+            node = child
+
+    def _outcome(self, job: Job, scores: TreeScores, path: _Greedy) -> Outcome:
+        text = self._prompts.answer_text(path.tokens)
+        listed = path.stopped and len(path.nodes) == len(path.tokens) and (path.nodes or (ROOT,))[-1] in job.ends
+        return Outcome(
+            p=scores.probability(job.ends),
+            right=listed or (path.stopped and is_right(text, job.forms)),
+            text=text,
+        )
+
+
+def decode_greedily(scored: Scored, paths: Sequence[_Greedy], jobs: Sequence[Job], stop_ids: frozenset[int]) -> None:
+    """Extend each path by the likeliest token until a stop token or its job's limit; all at once."""
+    running = [path for path in paths if len(path.tokens) < jobs[path.job].limit]
+    if not running:
+        return
+    room = max(jobs[path.job].limit - len(path.nodes) for path in running)
+    session = scored.resume([(path.job, path.nodes) for path in running], room)
+    unfinished = len(running)
+    while unfinished:
+        if unfinished < COMPACT_BELOW * len(running):
+            kept = [slot for slot, path in enumerate(running) if _goes_on(path, jobs)]
+            session.select(kept)
+            running = [running[slot] for slot in kept]
+        likeliest = session.step([path.tokens[-1] for path in running]).argmax(dim=-1).tolist()
+        for path, token in zip(running, likeliest, strict=True):
+            if not _goes_on(path, jobs):
+                continue
+            if token in stop_ids:
+                path.stopped = True
+            else:
+                path.tokens.append(token)
+        unfinished = sum(_goes_on(path, jobs) for path in running)
+
+
+def _goes_on(path: _Greedy, jobs: Sequence[Job]) -> bool:
+    return not path.stopped and len(path.tokens) < jobs[path.job].limit

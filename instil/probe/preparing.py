@@ -1,0 +1,146 @@
+"""From questions and exemplars to jobs: token ids, answer trees, and the refusal of what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from instil.errors import InputError
+from instil.probe.exact import Job
+from instil.probe.judging import form
+from instil.probe.questions import Question, without_subject
+from instil.probe.rows import Answers, Ids, Row, Tree
+
+if TYPE_CHECKING:
+    from instil.model import LanguageModel
+    from instil.probe.config import ProbeConfig
+    from instil.probe.exemplars import ExemplarSet, ExemplarSets
+
+PRIOR_NODES = 128
+"""Answer tokens that share one question without its subject; more of them only pad its neighbours' attention."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question, ready to be computed.
+
+    Attributes:
+        prefixes: for each exemplar set.
+        question_ids: the same behind every prefix.
+        withheld_ids: the question without its subject, or None.
+        gold: for each exemplar set, whether an exemplar has a right answer.
+    """
+
+    question: Question
+    prefixes: tuple[Ids, ...]
+    question_ids: Ids
+    withheld_ids: Ids | None
+    answers: Answers
+    forms: frozenset[str]
+    limit: int
+    gold: tuple[bool, ...]
+
+    def jobs(self) -> Iterator[Job]:
+        for index, prefix in enumerate(self.prefixes):
+            row = Row(prefix, self.question_ids, self.answers.tree)
+            yield Job(row, self.answers.ends, self.forms, self.limit, f"{self.question.id}:{index}")
+
+
+class Preparer:
+    """Prepares questions for one model, one collection of exemplar sets and one config."""
+
+    def __init__(self, lm: LanguageModel, exemplars: ExemplarSets, config: ProbeConfig) -> None:
+        self._prompts = lm.prompts
+        self._window = lm.context_window
+        self._exemplars = exemplars
+        self._config = config
+        self._prefix = lru_cache(maxsize=1 << 12)(self._prefix_ids)
+
+    def __call__(self, question: Question) -> Prepared:
+        """Raises InputError when the question has no usable answer, or is longer than the context window."""
+        prompts = self._prompts
+        sets = self._exemplars.for_question(question)[: self._config.exemplar_sets]
+        listed = Answers.of(map(prompts.answer_ids, question.answers), prompts.full_stop_ids, prompts.stop_ids)
+        if not listed.ends:
+            raise InputError("no answer that could be generated", field=question.fact_id, found=repr(question.answers))
+        prefixes = tuple(map(self._prefix, sets))
+        question_ids = prompts.question_ids(question.text)
+        longest = max(map(len, prefixes)) + len(question_ids)
+        if longest + listed.longest > self._window:
+            raise InputError(
+                "the question is longer than the context window",
+                field=question.fact_id,
+                found=f"{longest + listed.longest} tokens with exemplars and answer",
+                expected=f"at most {self._window}",
+            )
+        withheld = without_subject(question) if self._config.prior else None
+        forms = frozenset(filter(None, map(form, question.answers)))
+        return Prepared(
+            question=question,
+            prefixes=prefixes,
+            question_ids=question_ids,
+            withheld_ids=None if withheld is None else prompts.question_ids(withheld),
+            answers=listed,
+            forms=forms,
+            limit=min(max(self._config.max_answer_tokens, listed.longest), self._window - longest),
+            gold=tuple(any(form(exemplar.answer) in forms for exemplar in chosen) for chosen in sets),
+        )
+
+    def _prefix_ids(self, exemplars: ExemplarSet) -> Ids:
+        return self._prompts.prefix_ids([(exemplar.question, exemplar.answer) for exemplar in exemplars])
+
+
+@dataclass(frozen=True)
+class PriorRow:
+    """One question without its subject, with the answers of all facts that it would ask for.
+
+    Attributes:
+        facts: which of the prepared questions.
+        ends: for each of them, its ends on the row's tree.
+    """
+
+    row: Row
+    facts: tuple[int, ...]
+    ends: tuple[frozenset[int], ...]
+
+    @staticmethod
+    def of(prefix: Ids, question: Ids, prepared: Sequence[Prepared], facts: Sequence[int]) -> PriorRow:
+        """Merge the facts' answer trees."""
+        sequences: list[Ids] = []
+        borders = [0]
+        for fact in facts:
+            tree = prepared[fact].answers.tree
+            sequences += [tuple(tree.tokens[node] for node in tree.path(end)) for end in prepared[fact].answers.ends]
+            borders.append(len(sequences))
+        tree, ends = Tree.of(sequences)
+        by_fact = tuple(frozenset(ends[start:stop]) for start, stop in pairwise(borders))
+        return PriorRow(Row(prefix, question, tree), tuple(facts), by_fact)
+
+
+def prior_rows(prepared: Sequence[Prepared]) -> Iterator[PriorRow]:
+    """Facts whose questions become the same without their subjects share one row for each prefix."""
+    groups: dict[tuple[Ids, Ids], list[int]] = {}
+    for index, one in enumerate(prepared):
+        if one.withheld_ids is not None:
+            for prefix in one.prefixes:
+                groups.setdefault((prefix, one.withheld_ids), []).append(index)
+    for (prefix, question), facts in groups.items():
+        for part in _parts(facts, prepared):
+            yield PriorRow.of(prefix, question, prepared, part)
+
+
+def _parts(facts: Iterable[int], prepared: Sequence[Prepared]) -> Iterator[list[int]]:
+    part: list[int] = []
+    nodes = 0
+    for fact in facts:
+        more = len(prepared[fact].answers.tree)
+        if part and nodes + more > PRIOR_NODES:
+            yield part
+            part, nodes = [], 0
+        part.append(fact)
+        nodes += more
+    if part:
+        yield part

@@ -1,0 +1,111 @@
+"""What is computed for one question behind one prefix: the question, then every listed answer as a tree of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+Ids = tuple[int, ...]
+ROOT = -1
+"""The node before the first answer token: the end of the question."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Token sequences with shared beginnings merged, so that no token is computed and no sequence counted twice.
+
+    Attributes:
+        tokens: one a node, parents before children.
+        parents: the node before each node; `ROOT` behind the question.
+    """
+
+    tokens: Ids
+    parents: Ids
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @staticmethod
+    def of(sequences: Iterable[Sequence[int]]) -> tuple[Tree, tuple[int, ...]]:
+        """The tree of these sequences, and the node at which each of them ends (`ROOT` for an empty one)."""
+        children: dict[tuple[int, int], int] = {}
+        tokens: list[int] = []
+        parents: list[int] = []
+        ends = []
+        for sequence in sequences:
+            node = ROOT
+            for token in sequence:
+                if (node, token) not in children:
+                    children[node, token] = len(tokens)
+                    tokens.append(token)
+                    parents.append(node)
+                node = children[node, token]
+            ends.append(node)
+        return Tree(tuple(tokens), tuple(parents)), tuple(ends)
+
+    @cached_property
+    def children(self) -> dict[tuple[int, int], int]:
+        """(node, token) to the node that follows."""
+        return {edge: node for node, edge in enumerate(zip(self.parents, self.tokens, strict=True))}
+
+    @cached_property
+    def depths(self) -> Ids:
+        """Tokens from the end of the question up to and with each node."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(1 if parent == ROOT else depths[parent] + 1)
+        return tuple(depths)
+
+    def path(self, node: int) -> Ids:
+        """The nodes from the question's end to `node`, with it."""
+        nodes: list[int] = []
+        while node != ROOT:
+            nodes.append(node)
+            node = self.parents[node]
+        return tuple(reversed(nodes))
+
+    @cached_property
+    def leaves(self) -> Ids:
+        return tuple(sorted(set(range(len(self))) - set(self.parents)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question behind one prefix. Scored are the question's last token and then each node of the tree."""
+
+    prefix: Ids
+    question: Ids
+    tree: Tree
+
+    def __len__(self) -> int:
+        """Tokens to be computed, without the prefix."""
+        return len(self.question) + len(self.tree)
+
+    @property
+    def scored(self) -> int:
+        return 1 + len(self.tree)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The listed answers of one question as a tree.
+
+    Attributes:
+        ends: nodes at which a listed answer is complete, so that a stop token there ends it: behind its last token,
+            and behind one full stop more.
+        longest: tokens of the longest sequence, with its stop.
+    """
+
+    tree: Tree
+    ends: frozenset[int]
+    longest: int
+
+    @staticmethod
+    def of(answers: Iterable[Ids], full_stops: Ids, stops: frozenset[int]) -> Answers:
+        """The tree of `answers`; a sequence that holds a stop token cannot be generated whole and is left out."""
+        listed = [ids for ids in dict.fromkeys(answers) if ids and not stops.intersection(ids)]
+        dotted = [(*ids, stop) for ids in listed if ids[-1] not in full_stops for stop in full_stops]
+        sequences = listed + [ids for ids in dotted if not stops.intersection(ids)]
+        tree, ends = Tree.of(sequences)
+        return Answers(tree, frozenset(ends), 1 + max((len(ids) for ids in sequences), default=0))

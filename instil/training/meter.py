@@ -170,7 +170,9 @@ class Meter:
         cache = keywords.get("past_key_values", keywords.get("past_key_value"))
         layer = getattr(module, "layer_idx", None)
         seen = cache.get_seq_length(layer) if cache is not None and layer is not None else 0
-        once = 4.0 * rows * queries * max(queries, int(seen)) * _attention_width(module)
+        # Attention over packed rows says itself how many pairs of query and key it has computed.
+        pairs = module.__dict__.pop("attended_pairs", None) or rows * queries * max(queries, int(seen))
+        once = 4.0 * pairs * _attention_width(module)
         self._count(once)
         mixed = output[0] if isinstance(output, tuple) else output
         self._on_backward(mixed, 2 * once)

@@ -1,0 +1,114 @@
+"""Every method through one table of settings: it trains, resumes, repeats, keeps to its budget, and saves what it taught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instil.errors import InputError
+from instil.loop import teach
+from instil.loop.run import TeachResult
+from instil.methods import NAMES, get
+from tests.half_taught import SECTIONS, documents, facts, half_taught
+
+TRAIN: dict[str, Any] = {"epochs": 2, "learning_rate": 2e-3, "save_seconds": 0}
+LORA = {**TRAIN, "adapter": {"r": 4}}
+
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sft": ("sft", {"train": TRAIN}),
+    "sft of two categories": ("sft", {"train": TRAIN, "categories": ["WeaklyKnown", "Unknown"]}),
+    "sft with replay": ("sft", {"train": TRAIN, "replay_ratio": 0.5}),
+    "sft with KL": ("sft", {"train": TRAIN, "kl_weight": 0.5}),
+    "sft with early stop": ("sft", {"train": {**TRAIN, "epochs": 3}, "early_stop": True, "patience": 1}),
+    "sft with LoRA": ("sft", {"train": LORA}),
+    "cpt": ("cpt", {"train": TRAIN}),
+    "gradual": ("gradual", {"train": TRAIN}),
+    "gradual with LoRA": ("gradual", {"train": LORA, "early_stop": False}),
+}
+
+
+class Interrupted(Exception):
+    pass
+
+
+def run(name: str, out: Path, **changes: Any) -> TeachResult:
+    method, config = SETTINGS[name]
+    given = {"documents": documents()} if method == "cpt" else {}
+    result = teach(half_taught(), facts(), method=method, out=out, config={**config, **SECTIONS}, **given, **changes)
+    assert isinstance(result, TeachResult)
+    return result
+
+
+def without_times(value: Any) -> Any:
+    """A summary without what a clock or a place decides."""
+    if isinstance(value, dict):
+        skipped = {"seconds", "started", "finished", "ledger"}
+        return {key: without_times(inner) for key, inner in value.items() if key not in skipped}
+    return value
+
+
+@pytest.fixture(scope="module", params=list(SETTINGS))
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, TeachResult]:
+    if "LoRA" in request.param:
+        pytest.importorskip("peft")
+    return request.param, run(request.param, tmp_path_factory.mktemp("method") / "run")
+
+
+def test_invariant_7_trains_and_saves_a_loadable_result(finished: tuple[str, TeachResult]) -> None:
+    name, result = finished
+    assert result.summary["method"] == SETTINGS[name][0]
+    assert result.summary["cost"]["training"]["flops"] > 0
+    assert result.model.fingerprint != half_taught().fingerprint
+    assert result.model.parameters == half_taught().parameters
+
+
+@pytest.mark.parametrize("moment", [4, 9, 15])
+def test_invariant_7_resumed_equals_uninterrupted(finished: tuple[str, TeachResult], tmp_path: Path, moment: int) -> None:
+    name, whole = finished
+    told = 0
+
+    def cut_off(what: str, done: int, total: int | None) -> None:
+        nonlocal told
+        told += 1
+        if told == moment:
+            raise Interrupted
+
+    try:
+        run(name, tmp_path / "run", progress=cut_off)
+    except Interrupted:
+        assert not (tmp_path / "run" / "summary.json").exists()
+    result = run(name, tmp_path / "run", resume=True)
+    assert result.model.fingerprint == whole.model.fingerprint
+    assert without_times(dict(result.summary)) == without_times(dict(whole.summary))
+
+
+def test_invariant_7_is_deterministic(finished: tuple[str, TeachResult], tmp_path: Path) -> None:
+    name, first = finished
+    second = run(name, tmp_path / "run")
+    assert second.model.fingerprint == first.model.fingerprint
+    assert without_times(dict(second.summary)) == without_times(dict(first.summary))
+
+
+def test_invariant_7_respects_the_budget(finished: tuple[str, TeachResult], tmp_path: Path) -> None:
+    name, free = finished
+    spent = free.summary["budget"]["spent"]
+    deciding = free.summary["cost"].get("deciding", {"flops": 0.0})["flops"]
+    budget = deciding + 0.4 * (spent - deciding)
+    tight = run(name, tmp_path / "run", budget=budget)
+    one_step = free.summary["cost"]["training"]["flops"] / 4
+    assert tight.summary["budget"]["spent"] <= budget + one_step + deciding
+    assert tight.summary["cost"]["training"]["flops"] < free.summary["cost"]["training"]["flops"]
+
+
+def test_every_method_has_a_card_and_described_settings() -> None:
+    for name in NAMES:
+        method = get(name)
+        assert method.summary and method.card.startswith(f"# `{name}`")
+        assert all(field.description for field in method.config.model_fields.values())
+
+
+def test_unknown_method_is_refused() -> None:
+    with pytest.raises(InputError, match="sft | cpt | gradual"):
+        get("osmosis")

@@ -1,0 +1,507 @@
+"""`train` end to end: determinism, resume, early stop, budget, faults."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instil.errors import InputError, RunFailed
+from instil.training import Budget, Decision, Example, Meter, Progress, no_longer_improving, plain_step
+from instil.training import checkpoints as saving
+from instil.training.batches import Reading, collate, share_of_loss
+from tests.training_data import learner, made_up, settings, trained, weights
+
+
+class Killed(BaseException):
+    """As a kill or Ctrl-C: nothing catches it."""
+
+
+def killed_at(step: int) -> Any:
+    """A step function that dies when it is called for the `step`-th time, counted from 1."""
+    calls = 0
+
+    def dying(model: Any, micro_batches: Any, loss: Any, **rest: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            raise Killed
+        return plain_step(model, micro_batches, loss, **rest)
+
+    dying.__name__ = plain_step.__name__  # the same run, with an accident
+    return dying
+
+
+def assert_same_weights(found: Any, expected: Any) -> None:
+    for name, weight in weights(expected).items():
+        assert torch.equal(weights(found)[name], weight), name
+
+
+def without_time(result: Any) -> dict[str, Any]:
+    """All that a result says but its wall-clock times and folder."""
+    plain = json.loads(json.dumps(result.to_dict()))
+    for timed in (*plain["points"], *plain["cost"].values()):
+        del timed["seconds"]
+    return plain
+
+
+def nll(lm: Any, examples: list[Example]) -> float:
+    batch = collate([(n,) for n in range(len(examples))], examples, total_weight=1.0, pad_id=2)
+    total = sum(example.targets for example in examples)
+    with torch.no_grad():
+        return float(share_of_loss(lm.model, batch, Reading())) / total
+
+
+def test_it_learns_what_it_is_given(tmp_path: Path) -> None:
+    examples, points = made_up(24), []
+    lm = learner()
+    result = trained(tmp_path, settings(epochs=12, log_every=5), lm=lm, examples=examples, log=points.append)
+    assert nll(lm, examples) < 0.5 * nll(learner(), examples)
+    assert (result.epochs, result.steps, result.ended_by, result.packed) == (12, 36, "epochs", True)
+    assert result.tokens == 12 * sum(map(len, examples)) <= result.computed_tokens
+    assert result.target_tokens == 12 * sum(example.targets for example in examples)
+    assert result.model is lm and not lm.model.training and lm.model.config.use_cache
+    assert not result.notes
+    assert tuple(points) == result.points
+    assert [point["step"] for point in points][:4] == [3, 5, 6, 9]  # each epoch's end, and every fifth step
+    assert points[-1].keys() == {"epoch", "step", "tokens", "flops", "seconds", "loss", "learning_rate"}
+    assert points[-1]["epoch"] == 12 and points[-1]["tokens"] == result.tokens
+    assert points[-1]["flops"] == result.cost["training"]["flops"] > 0
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_a_hand_written_loop_gives_the_same_weights(tmp_path: Path) -> None:
+    """The naive twin: AdamW with clipping over the same windows, one example at a time."""
+    from instil.training.packing import epoch_windows
+
+    examples, lm, twin = made_up(20), learner(), learner()
+    trained(tmp_path, settings(epochs=2, schedule="linear", warmup_ratio=0.25), lm=lm, examples=examples)
+    optimiser = torch.optim.AdamW(twin.model.parameters(), lr=1e-3, weight_decay=0.0)
+    twin.model.train()
+    steps, step = 6, 0
+    for epoch in range(2):
+        for window in epoch_windows([len(e) for e in examples], seed=0, epoch=epoch, batch_size=8):
+            total = sum(examples[index].targets for index in window)
+            for index in window:
+                batch = collate([(0,)], [examples[index]], total_weight=total, pad_id=2)
+                share_of_loss(twin.model, batch, Reading(head_only=False)).backward()
+            torch.nn.utils.clip_grad_norm_(twin.model.parameters(), 1.0)
+            warmup = 2
+            rate = step / warmup if step < warmup else (steps - step) / (steps - warmup)
+            optimiser.param_groups[0]["lr"] = 1e-3 * rate
+            optimiser.step()
+            optimiser.zero_grad()
+            step += 1
+    expected = weights(twin)
+    for name, weight in weights(lm).items():
+        # Adam divides by the gradient's size, so rounding of tiny gradients is not tiny: a tenth of one step.
+        torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    first = trained(tmp_path / "a", settings())
+    again = trained(tmp_path / "b", settings())
+    other = trained(tmp_path / "c", settings(seed=1))
+    assert_same_weights(again.model, first.model)
+    assert without_time(again) == without_time(first)
+    assert not torch.equal(weights(other.model)["lm_head.weight"], weights(first.model)["lm_head.weight"])
+
+
+def test_micro_batches_and_packing_change_nothing_but_rounding(tmp_path: Path) -> None:
+    """Invariant 2, over whole runs: packed, padded and finely split runs end at the same weights."""
+    whole = trained(tmp_path / "a", settings())
+    split = trained(tmp_path / "b", settings(micro_tokens=64, row_length=64))
+    padded = trained(tmp_path / "c", settings(packing=False))
+    assert not padded.packed and not padded.notes
+    for other in (split, padded):
+        for name, weight in weights(whole.model).items():
+            torch.testing.assert_close(weights(other.model)[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_the_callers_random_states_are_left_alone(tmp_path: Path) -> None:
+    random.seed(5)
+    torch.manual_seed(5)
+    expected = (random.Random(5).random(), torch.rand(1, generator=torch.Generator().manual_seed(5)))
+    trained(tmp_path, settings(epochs=1))
+    assert (random.random(), torch.rand(1)) == expected
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 5, 7, 9])
+def test_invariant_2_resumed_equals_uninterrupted(tmp_path: Path, at: int) -> None:
+    """Killed in any of nine steps (three an epoch, a checkpoint every second step and at epochs' ends)."""
+    config = settings(save_every=2, schedule="cosine", warmup_ratio=0.2)
+    dropping = {"resid_pdrop": 0.1, "embd_pdrop": 0.1}  # dropout, so that random states matter
+    whole = trained(tmp_path / "whole", config, lm=learner("gpt2", **dropping))
+    meter = Meter()
+    meter.add({"training": {"flops": 7.0, "tokens": 0, "seconds": 0.0}})  # an earlier stage
+    with pytest.raises(Killed):
+        trained(
+            tmp_path / "cut",
+            config,
+            lm=learner("gpt2", **dropping),
+            step=killed_at(at),
+            meter=Meter.from_dict(meter.to_dict()),
+        )
+    saved = saving.latest(tmp_path / "cut")
+    assert (saved is None) == (at < 3)
+    resumed = trained(tmp_path / "cut", config, lm=learner("gpt2", **dropping), meter=meter)
+    assert_same_weights(resumed.model, whole.model)
+    assert without_time(resumed) == without_time(whole)
+    assert meter.total == 7.0 + whole.cost["training"]["flops"]
+
+
+def test_killed_twice_and_in_the_middle_of_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(save_every=1)
+    whole = trained(tmp_path / "whole", config)
+    with pytest.raises(Killed):
+        trained(tmp_path / "cut", config, step=killed_at(3))
+    publish, calls = saving.publish, 0
+
+    def dying(folder: Path, name: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Killed
+        publish(folder, name)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(saving, "publish", dying)
+        trained(tmp_path / "cut", config)
+    assert saving.draft_folder(tmp_path / "cut").exists()
+    resumed = trained(tmp_path / "cut", config)
+    assert_same_weights(resumed.model, whole.model)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    first = trained(tmp_path, settings())
+    meter = Meter()
+    again = trained(tmp_path, settings(), step=killed_at(1), meter=meter)
+    assert_same_weights(again.model, first.model)
+    assert again.to_dict() == first.to_dict()
+    assert meter.total == first.cost["training"]["flops"]
+    fresh = trained(tmp_path, settings(), resume=False)
+    assert_same_weights(fresh.model, first.model)
+
+
+def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path / "a", settings(epochs=1))
+    for changed in ({"config": settings(epochs=2)}, {"lm": learner(seed=3)}, {"examples": made_up(23)}):
+        with pytest.raises(InputError, match="another training run"):
+            trained(tmp_path / "a", **({"config": settings(epochs=1)} | changed))
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "novel.txt").write_text("words")
+    with pytest.raises(InputError, match="not empty"):
+        trained(tmp_path / "b", settings())
+    assert (tmp_path / "b" / "novel.txt").read_text() == "words"
+
+
+# ---- early stop ----
+
+
+def improving_until(epoch: int) -> Any:
+    return no_longer_improving(Scores(epoch), patience=2)
+
+
+class Scores:
+    """Rises until an epoch, then falls; knows the epoch only by how often it was asked in this run."""
+
+    def __init__(self, best: int) -> None:
+        self.best, self.asked = best, 0
+
+    def __call__(self, model: Any) -> float:
+        self.asked += 1
+        torch.rand(3)  # a measurement may draw random numbers
+        return -abs(self.asked - self.best)
+
+
+def test_stops_when_it_no_longer_improves_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    best = trained(tmp_path / "two", settings(epochs=2))
+    result = trained(tmp_path / "a", settings(epochs=9), stop=improving_until(2))
+    assert (result.epochs, result.ended_by, result.best_epoch) == (4, "stop", 2)
+    assert [decision.score for decision in result.decisions] == [-1, 0, -1, -2]
+    assert_same_weights(result.model, best.model)
+    last = trained(tmp_path / "b", settings(epochs=9, restore_best=False), stop=improving_until(2))
+    four = trained(tmp_path / "four", settings(epochs=4))
+    assert_same_weights(last.model, four.model)
+    assert last.best_epoch is None
+    assert not [*(tmp_path / "a").glob("best-*"), *(tmp_path / "a").glob("checkpoint-*")]
+
+
+@pytest.mark.parametrize("at", [4, 8, 10, 12])
+def test_a_resumed_run_makes_the_same_decisions(tmp_path: Path, at: int) -> None:
+    def by_loss(progress: Progress) -> Decision:
+        """Decides from the history and the progress alone."""
+        patience = no_longer_improving(lambda _: -abs(progress.epoch - 2))
+        return patience(progress)  # type: ignore[return-value]
+
+    config = settings(epochs=9, save_every="epoch")
+    whole = trained(tmp_path / "whole", config, stop=by_loss)
+    assert (whole.epochs, whole.best_epoch) == (4, 2)
+    with pytest.raises(Killed):
+        trained(tmp_path / "cut", config, stop=by_loss, step=killed_at(at))
+    resumed = trained(tmp_path / "cut", config, stop=by_loss)
+    assert_same_weights(resumed.model, whole.model)
+    assert without_time(resumed) == without_time(whole)
+
+
+def test_what_stop_sees(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    lm = learner()
+
+    def look(progress: Progress) -> bool:
+        seen.append(progress)
+        assert progress.model is lm and not lm.model.training and lm.model.config.use_cache
+        random.random()
+        torch.rand(1)
+        return progress.epoch == 2
+
+    result = trained(tmp_path / "a", settings(), lm=lm, stop=look)
+    assert [(p.epoch, p.step, len(p.history)) for p in seen] == [(1, 3, 0), (2, 6, 1)]
+    assert seen[0].loss > seen[1].loss > 0 and 0 < seen[0].flops < seen[1].flops
+    assert result.ended_by == "stop" and result.best_epoch is None
+    plain = trained(tmp_path / "b", settings(epochs=2))
+    assert_same_weights(lm, plain.model)  # looking changed nothing
+
+
+def test_probing_for_the_decision_is_charged_to_deciding_or_free(tmp_path: Path) -> None:
+    meter, examples = Meter(), made_up(3)
+
+    def charged(progress: Progress) -> bool:
+        nll(progress.model, examples)  # uncounted: free
+        with meter.counting(progress.model.model, "deciding"):
+            nll(progress.model, examples)
+        return False
+
+    trained(tmp_path / "a", settings(epochs=1), stop=charged, meter=meter)
+    plain = trained(tmp_path / "b", settings(epochs=1))
+    assert meter.flops["training"] == plain.cost["training"]["flops"]
+    assert meter.flops["deciding"] > 0
+
+
+def test_patience_counts_from_the_best_epoch() -> None:
+    scores = iter([1.0, 3.0, 2.0, 3.0, 4.0, 4.0, 4.0])
+    stop = no_longer_improving(lambda _: next(scores), patience=2, smallest_gain=0.5)
+    history: tuple[Decision, ...] = ()
+    for _ in range(7):
+        decision = stop(Progress(1, 1, 0.0, 0, 0.0, 0.0, None, history))
+        history = (*history, decision)  # type: ignore[arg-type]
+    assert [d.best for d in history] == [True, True, False, False, True, False, False]
+    assert [d.stop for d in history] == [False, False, False, True, False, False, True]
+    lower = no_longer_improving(lambda _: 1.0, patience=1, higher_is_better=False)
+    assert lower(Progress(2, 1, 0.0, 0, 0.0, 0.0, None, (Decision(score=2.0),))) == Decision(best=True, score=1.0)
+
+
+# ---- budget ----
+
+
+def test_the_budget_ends_the_run_at_the_step_that_reaches_it(tmp_path: Path) -> None:
+    free = trained(tmp_path / "free", settings(log_every=1))
+    steps = [point["flops"] for point in free.points]
+    for limit, expected in ((steps[4], 5), (steps[4] + 1, 6), (1.0, 1)):
+        meter = Meter()
+        result = trained(tmp_path / f"{limit}", settings(log_every=1), budget=Budget(flops=limit), meter=meter)
+        assert (result.steps, result.ended_by) == (expected, "budget")
+        assert limit <= meter.total == steps[expected - 1]
+    assert result.epochs == 0 and result.loss > 0
+    spent = Meter.from_dict({"deciding": {"flops": steps[4], "tokens": 0, "seconds": 0.0}})
+    assert trained(tmp_path / "spent", settings(), budget=Budget(flops=steps[4]), meter=spent).steps == 1
+    assert trained(tmp_path / "time", settings(), budget=Budget(seconds=1e-6)).steps == 1
+
+
+def test_a_resumed_run_keeps_to_its_budget(tmp_path: Path) -> None:
+    free = trained(tmp_path / "free", settings(log_every=1))
+    budget = Budget(flops=free.points[4]["flops"])
+    config = settings(save_every=1)
+    with pytest.raises(Killed):
+        trained(tmp_path / "cut", config, budget=budget, step=killed_at(4))
+    result = trained(tmp_path / "cut", config, budget=budget)
+    assert (result.steps, result.ended_by) == (5, "budget")
+
+
+# ---- bad input ----
+
+
+def test_an_empty_training_set_is_an_error(tmp_path: Path) -> None:
+    for examples in ([], [Example((1, 2), (-100, -100), "silent")]):
+        with pytest.raises(InputError, match="nothing to train on|no example has a token"):
+            trained(tmp_path / "out", settings(), examples=examples)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_example_longer_than_the_context_window_is_refused_not_cut(tmp_path: Path) -> None:
+    long = Example(tuple(range(3, 68)), (-100, *range(4, 68)), "the long one")
+    with pytest.raises(InputError, match=r"the long one is longer.*65 tokens.*at most 64"):
+        trained(tmp_path / "out", settings(), lm=learner(positions=64), examples=[long])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_example_longer_than_a_row_gets_a_row_of_its_own(tmp_path: Path) -> None:
+    long = Example(tuple(range(3, 203)), (-100, *range(4, 203)), "long")
+    result = trained(tmp_path, settings(epochs=1, row_length=32, micro_tokens=32), examples=[*made_up(5), long])
+    assert result.tokens == sum(map(len, made_up(5))) + 200
+
+
+# ---- faults ----
+
+
+class Tight:
+    """A device with room for so many tokens in a forward pass."""
+
+    def __init__(self, model: Any, room: int, error: Exception) -> None:
+        self.room, self.error, self.fits = room, error, 0
+        model.register_forward_pre_hook(self.check, with_kwargs=True)
+
+    def check(self, _: Any, __: Any, keywords: dict[str, Any]) -> None:
+        if keywords["input_ids"].numel() > self.room:
+            raise self.error
+        self.fits += 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_step(tmp_path: Path, error: Exception) -> None:
+    whole = trained(tmp_path / "whole", settings())
+    lm = learner()
+    Tight(lm.model, 100, error)
+    result = trained(tmp_path / "tight", settings(), lm=lm)
+    assert result.steps == whole.steps and result.micro_tokens <= 100
+    assert "out of memory at step 1: micro-batches of" in result.notes[0]
+    for name, weight in weights(whole.model).items():
+        torch.testing.assert_close(weights(lm)[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_memory_too_small_for_one_example_ends_the_run(tmp_path: Path) -> None:
+    lm = learner()
+    Tight(lm.model, 20, MemoryError())
+    with pytest.raises(RunFailed, match="out of memory with a single example"):
+        trained(tmp_path, settings(), lm=lm, examples=made_up(8, shortest=30))
+
+
+def test_other_runtime_errors_are_not_swallowed(tmp_path: Path) -> None:
+    lm = learner()
+    Tight(lm.model, 100, RuntimeError("size mismatch"))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        trained(tmp_path, settings(), lm=lm)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    lm = learner()
+    lm.model.lm_head.weight.data[7] = float("inf")
+    with pytest.raises(RunFailed, match="the loss became nan at step 1"):
+        trained(tmp_path, settings(), lm=lm)
+
+
+@pytest.mark.parametrize("part", ["weights", "optimiser", "result"])
+def test_a_full_disk_leaves_the_checkpoint_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    config = settings()
+    whole = trained(tmp_path / "whole", config)
+    full = OSError(28, "No space left on device")
+    calls = 0
+
+    def second_time(real: Any, at: int = 2) -> Any:
+        def write(*given: Any, **rest: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                Path(rest.get("path", tmp_path / "x"))
+                raise full
+            return real(*given, **rest)
+
+        return write
+
+    with monkeypatch.context() as patch, pytest.raises(RunFailed, match="No space left"):
+        if part == "weights":
+            patch.setattr(saving, "save_weights", second_time(saving.save_weights))
+        elif part == "optimiser":
+            patch.setattr(torch, "save", second_time(torch.save, at=4))
+        else:
+            patch.setattr("instil.training.run.write_json", second_time(None, at=1))
+        trained(tmp_path / "cut", config)
+    saved = saving.latest(tmp_path / "cut")
+    assert saved is not None and saved.name == ("checkpoint-6" if part == "result" else "checkpoint-3")
+    assert not saving.draft_folder(tmp_path / "cut").exists()
+    resumed = trained(tmp_path / "cut", config)
+    assert_same_weights(resumed.model, whole.model)
+
+
+# ---- parameters, precision, checkpoints ----
+
+
+def test_only_the_parameters_asked_for_are_trained(tmp_path: Path) -> None:
+    before = weights(learner())
+    result = trained(tmp_path, settings(parameters=("*.layers.1.mlp.*", "lm_head.weight")))
+    changed = {name for name, weight in weights(result.model).items() if not torch.equal(weight, before[name])}
+    assert changed == {name for name in before if ".layers.1.mlp." in name or name == "lm_head.weight"}
+    assert result.trained_parameters == sum(before[name].numel() for name in changed)
+    assert all(parameter.requires_grad for parameter in result.model.model.parameters())
+
+
+def test_a_parameter_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no parameter has this name.*\*\.layers\.7\.\*"):
+        trained(tmp_path, settings(parameters=("*.layers.0.*", "*.layers.7.*")))
+
+
+def test_a_parameter_that_the_loss_does_not_reach_is_an_error(tmp_path: Path) -> None:
+    def with_a_stray(lm: Any) -> Any:
+        lm.model.model.stray = torch.nn.Linear(3, 3)
+        return lm
+
+    with pytest.raises(InputError, match=r"the loss does not reach.*stray"):
+        trained(tmp_path / "a", settings(parameters=("*.stray.*",)), lm=with_a_stray(learner()))
+    with pytest.raises(InputError, match=r"the loss does not reach.*stray"):
+        trained(tmp_path / "b", settings(parameters=("*.stray.*", "lm_head*")), lm=with_a_stray(learner()))
+    result = trained(tmp_path / "c", settings(), lm=with_a_stray(learner()))
+    assert result.notes == ("the loss never reached model.stray.bias, model.stray.weight",)
+
+
+def test_bf16_weights_become_fp32_masters(tmp_path: Path) -> None:
+    lm = learner()
+    lm.model.to(torch.bfloat16)
+    result = trained(tmp_path, settings(precision="bf16", learning_rate=1e-5), lm=lm)
+    assert result.autocast == "bfloat16"
+    before = learner().model.to(torch.bfloat16).float()
+    moved = {n: (w - dict(before.named_parameters())[n]).abs().max() for n, w in weights(lm).items()}
+    assert all(weight.dtype == torch.float32 for weight in weights(lm).values())
+    # Nine steps of at most 1e-5 each: bf16 weights of this size would not have moved at all.
+    assert all(0 < move < 1.2e-4 for move in moved.values())
+
+
+def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
+    lm = learner(tie_word_embeddings=True)
+    with pytest.raises(Killed):
+        trained(tmp_path, settings(), lm=lm, step=killed_at(5))
+    lm = learner(tie_word_embeddings=True)
+    trained(tmp_path, settings(), lm=lm)
+    assert lm.model.lm_head.weight is lm.model.model.embed_tokens.weight
+
+
+def test_checkpoints_can_be_turned_off(tmp_path: Path) -> None:
+    result = trained(tmp_path, settings(save_every="never"), stop=improving_until(2))
+    assert result.best_epoch == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_checkpoints_keep_their_distance_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published: list[str] = []
+    monkeypatch.setattr(saving, "publish", lambda folder, name: published.append(name))
+    trained(tmp_path / "a", settings(save_seconds=1000.0))
+    assert not published
+    trained(tmp_path / "b", settings(save_every=2))
+    assert published == ["checkpoint-2", "checkpoint-3", "checkpoint-4", "checkpoint-6", "checkpoint-8"]
+
+
+def test_it_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    trained(tmp_path, settings())
+    assert capfd.readouterr() == ("", "")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 CATEGORY_COLOURS: dict[str, tuple[str, str]] = {  # category: (light, dark)
     "HighlyKnown": ("#16449a", "#a9ccff"),
-    "MaybeKnown": ("#5b9be0", "#4d8fe0"),
-    "WeaklyKnown": ("#f0b65a", "#b9822c"),
-    "Unknown": ("#d9dde3", "#434b57"),
+    "MaybeKnown": ("#5795dd", "#5a9af0"),
+    "WeaklyKnown": ("#edae4e", "#996718"),
+    "Unknown": ("#e2e5ea", "#3d4550"),
 }
 
 SURFACE: dict[str, tuple[str, str]] = {

@@ -83,7 +83,7 @@
       const c = parseInt(hex.slice(i, i + 2), 16) / 255;
       return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
     });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#12161c" : "#ffffff";
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.197 ? "#12161c" : "#ffffff";
   }
 
   /* rows: [{label, counts: {category: n}}], the first on top */
@@ -109,7 +109,7 @@
         type: "bar",
         stack: "all",
         barWidth: narrow ? 22 : 28,
-        itemStyle: { color: colour[name], borderColor: colour.ground, borderWidth: 1 },
+        itemStyle: { color: colour[name], borderColor: name === "Unknown" ? colour.edge : colour.ground, borderWidth: 1 },
         emphasis: { disabled: true },
         label: {
           show: true,

@@ -45,6 +45,10 @@ def is_abstention(text: str, phrases: Iterable[str] = ()) -> bool:
     (True, True, False)
     """
     said = normalise(text)
-    if not said or any(said == own or said.startswith(f"{own} ") for own in map(normalise, phrases) if own):
+    if not said or any(_begins_with(said, own) for own in map(normalise, phrases) if own):
         return True
     return bool(_SENTENCE.fullmatch(said) or _WHOLE.fullmatch(said))
+
+
+def _begins_with(said: str, own: str) -> bool:
+    return said.startswith(own) and not said[len(own) : len(own) + 1].isalnum()

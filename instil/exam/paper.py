@@ -197,7 +197,9 @@ def _parse(path: str | Path, lines: list[str]) -> tuple[Exam, str]:
         )
         return exam, str(header["fingerprint"])
     except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise InputError("the header of the exam is not valid", file=path, line=1, found=str(error)[:200]) from error
+        raise InputError(
+            "the header of the exam is not valid", file=path, line=1, found=" ".join(str(error).split())[:200]
+        ) from error
 
 
 def _parse_line(path: str | Path, number: int, line: str) -> dict[str, Any]:

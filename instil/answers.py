@@ -30,7 +30,10 @@ def normalise(text: str) -> str:
     Text of punctuation alone ("!!!", the band) is kept as it is; only white space, controls and invisible marks
     normalise to the empty string.
     """
-    plain = _one_form(_CONTROLS.sub(" ", _INVISIBLE.sub("", text)))
+    if text.isascii() and text.isprintable():
+        plain = " ".join(text.replace("`", "'").lower().split())
+    else:
+        plain = _any_script(text)
     return _core(plain) or plain
 
 
@@ -38,6 +41,11 @@ def is_correct(text: str, answers: Iterable[str]) -> bool:
     """Whether `text` equals any of `answers` after `normalise`. Empty text is never right."""
     said = normalise(text)
     return bool(said) and any(said == normalise(answer) for answer in answers)
+
+
+def _any_script(text: str) -> str:
+    """What `normalise` does before it looks at the ends, for any text; the short way for ASCII must equal it."""
+    return _one_form(_CONTROLS.sub(" ", _INVISIBLE.sub("", text)))
 
 
 def _one_form(text: str) -> str:

@@ -177,9 +177,9 @@ class _Check:
         self.relations[fact.relation or ""] += 1
         self.roles[fact.role or ""] += 1
         place = f"{self.files[-1]}:{line}"
-        self._compare_question(fact, line, place)
         group = self._group(fact)
         question = hash(normalise(fact.question))
+        self._compare_question(question, fact, line, place)
         self._share("questions", self.asked_in, question, group, f"{place}: {shown(fact.question)}")
         if fact.subject is None:
             self.without_subject += 1
@@ -190,8 +190,7 @@ class _Check:
         if "\n" in fact.answers[0] or "\r" in fact.answers[0]:
             self.warn("an answer with a line break, which ends an answer", f"{place}: {shown(fact.answers[0])}")
 
-    def _compare_question(self, fact: Fact, line: int, place: str) -> None:
-        question = hash(normalise(fact.question))
+    def _compare_question(self, question: int, fact: Fact, line: int, place: str) -> None:
         answers = frozenset(hash(normalise(answer)) for answer in fact.answers)
         file = len(self.files) - 1
         first = self.questions.setdefault(question, (file, line, answers))
@@ -263,7 +262,8 @@ def _report_lines(report: CheckReport) -> Iterator[str]:
     if report.ok:
         yield "fit for use"
     elif report.total:
-        yield f"refused as it is; with --skip-invalid {report.total:,} facts would be used and {report.error_count:,} rows left out"
+        left_out = f"{report.error_count:,} faults left out"
+        yield f"refused as it is; with --skip-invalid {report.total:,} facts would be used, {left_out}"
     else:
         yield "refused: no valid fact"
 

@@ -1,8 +1,8 @@
 """Which fact plays which part in a lesson: as the file says, as separate files say, and otherwise by subject.
 
-No subject and no question is in two roles. What has no role gets one so: exemplars are reserved first (per relation up to
-16 facts or 10 %, at least 4 or a third), then 10 % of the subjects become development facts and 15 % are held back; the
-rest is the target. A role that was given, in the file or as a file of its own, is not drawn again.
+No subject and no question is in two roles. What has no role gets one so: exemplars are reserved first (per relation up
+to 16 facts or 10 %, at least 4 or a third), then 10 % of the subjects become development facts and 15 % are held back;
+the rest is the target. A role that was given, in the file or as a file of its own, is not drawn again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from instil.facts.faults import shown
 from instil.facts.types import Fact, FactSet, Role
 
 PRECEDENCE = (Role.TARGET, Role.EXEMPLAR, Role.HELD_BACK, Role.DEVELOPMENT, Role.PRACTICE, Role.KNOWN)
-"""Who keeps a subject that two roles claim. What is taught comes first; what is measured before what is trained along."""
+"""Who keeps a subject that two roles claim. What is taught comes first; what measures before what is trained along."""
 
 MOST_EXEMPLARS, FEWEST_EXEMPLARS, EXEMPLAR_SHARE = 16, 4, 0.10
 
@@ -131,7 +131,7 @@ def _draw(
 
 
 def _reserve(clusters: Mapping[str, Sequence[Fact]], order: Sequence[str]) -> set[str]:
-    """Clusters whose facts fill every relation's quota of exemplars; a large cluster only where no small one is left."""
+    """Clusters whose facts fill every relation's quota of exemplars; a large one only where no small one is left."""
     sizes = Counter(fact.relation or "" for group in clusters.values() for fact in group)
     of_relation: dict[str, list[str]] = defaultdict(list)
     for name in order:

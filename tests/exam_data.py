@@ -65,6 +65,7 @@ class Script:
         lines: question id to answers. Questions without a line are answered "Nowhere".
         confidence: probability of whatever it says; `sure` overrides it for some question ids.
         asked: question ids, in the order in which they were asked.
+        scored: texts that were scored.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Script:
     ) -> None:
         self.lines, self.confidence, self.sure = dict(lines), confidence, dict(sure or {})
         self.asked: list[str] = []
+        self.scored: list[str] = []
         self.fingerprint = "script"
 
     def ask(self, questions: Sequence[Question], exemplars: ExemplarSets, config: ProbeConfig) -> Iterator[Asked]:
@@ -81,6 +83,7 @@ class Script:
             yield self._answer(question, config)
 
     def nll(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        self.scored += texts
         return [(2.0 * len(text.split()), len(text.split())) for text in texts]
 
     def _answer(self, question: Question, config: ProbeConfig) -> Asked:

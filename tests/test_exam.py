@@ -352,6 +352,8 @@ def test_an_exam_that_was_cut_off_goes_on_after_its_finished_parts(tmp_path: Pat
     resumed = sit(paper, script, keep=tmp_path)
     assert resumed == sit(paper, Script(lines))
     assert not any(question.startswith(("as_worded", "reworded")) for question in script.asked)
+    third = Script(lines)
+    assert sit(paper, third, keep=tmp_path) == resumed and not third.asked and not third.scored
     other = Script({})
     other.fingerprint = "another model"
     assert sit(paper, other, keep=tmp_path) == sit(paper, Script({}))

@@ -239,7 +239,7 @@ def sit(exam: Exam, answerer: Answerer, *, progress: Told | None = None, keep: s
     tell(done, total)
     for part in exam.parts:
         kept = _kept_part(keep, part, exam, answerer)
-        found = _read_part(kept, exam, part) if kept is not None and kept.exists() else None
+        found = _read_part(kept, exam, part) if kept is not None else None
         if found is None:
             found = _sit_part(exam, part, answerer, partial(_tell_from, tell, done, total))
             if kept is not None:
@@ -247,11 +247,9 @@ def sit(exam: Exam, answerer: Answerer, *, progress: Told | None = None, keep: s
         answers += found
         done += len(found)
         tell(done, total)
-    scores = answerer.nll(exam.general_texts) if exam.general_texts else []
-    if len(scores) != len(exam.general_texts):
-        raise InputError("the answerer did not score every text", found=str(len(scores)))
+    texts = _sit_texts(exam, answerer, _kept_part(keep, GENERAL, exam, answerer))
     tell(total, total)
-    return _result_of(exam, answers, [TextScore(float(nll), int(tokens)) for nll, tokens in scores])
+    return _result_of(exam, answers, texts)
 
 
 # -------------------------------------------------------------------- private
@@ -293,6 +291,20 @@ def _with_confidence(exam: Exam, answers: list[Answer], answerer: Answerer) -> l
     return [replace(answer, p_own=confidence.get(answer.item.question.id)) for answer in answers]
 
 
+def _sit_texts(exam: Exam, answerer: Answerer, kept: Path | None) -> list[TextScore]:
+    if not exam.general_texts:
+        return []
+    names = [f"{GENERAL}/{number}" for number in range(len(exam.general_texts))]
+    if kept is not None and (rows := _kept_rows(kept, names)) is not None:
+        return [TextScore(rows[name]["nll"], rows[name]["tokens"]) for name in names]
+    scores = [TextScore(float(nll), int(tokens)) for nll, tokens in answerer.nll(exam.general_texts)]
+    if len(scores) != len(names):
+        raise InputError("the answerer did not score every text", found=f"{len(scores)} of {len(names)}")
+    if kept is not None:
+        _result_of(exam, (), scores).save(kept)
+    return scores
+
+
 def _scorable(questions: list[Question], exam: Exam, sets: int, config: ProbeConfig, answerer: Answerer) -> list[Asked]:
     """The answers to all questions whose answer can be scored. A model may have said what no prompt can hold as an
     answer: cut off at the window's end, or nothing but marks. Such a one has no `p_own`, and ends no exam."""
@@ -314,16 +326,21 @@ def _kept_part(keep: str | Path | None, part: str, exam: Exam, answerer: Answere
 
 
 def _read_part(path: Path, exam: Exam, part: str) -> list[Answer] | None:
+    items = exam.by_part[part]
+    rows = _kept_rows(path, [item.question.id for item in items])
+    return None if rows is None else [_answer(item, rows[item.question.id]) for item in items]
+
+
+def _kept_rows(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]] | None:
+    """The rows of a finished part by question id; None when it is not there, or not whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         rows = {row["question_id"]: row for row in pq.read_table(path).to_pylist()}
-    except pa.ArrowInvalid:
+    except (FileNotFoundError, pa.ArrowInvalid):
         return None
-    if rows.keys() != {item.question.id for item in exam.by_part[part]}:
-        return None
-    return [_answer(item, rows[item.question.id]) for item in exam.by_part[part]]
+    return rows if rows.keys() == set(names) else None
 
 
 def _result(exam: Exam, rows: Mapping[str, Mapping[str, Any]], count: int) -> ExamResult:

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.network import refuse_network
 
 refuse_network()
+
+# The same examples every time, and no limit on the time of one: a loaded machine must not fail a test.
+settings.register_profile("instil", deadline=None, derandomize=True)
+settings.load_profile("instil")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instil.answers import is_correct, normalise
+from instil.answers import _any_script, _core, is_correct, normalise
 
 SAME = [
     ("Paris", "paris"),
@@ -90,6 +90,11 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 @given(st.text(alphabet=" \"'*_-(){}[]（）.,!?aAnthe\u0301\u0345İßﬁ\u200bΐ´`′", max_size=12))
 def test_normalising_twice_changes_nothing_for_awkward_text(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=127)))
+def test_the_short_way_for_ascii_equals_the_long_one(text: str) -> None:
+    assert normalise(text) == (_core(_any_script(text)) or _any_script(text))
 
 
 @given(st.text(min_size=1))

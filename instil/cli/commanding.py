@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -21,6 +22,8 @@ import typer
 
 from instil.cli.terminal import Terminal
 from instil.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
@@ -91,7 +94,7 @@ def command(
 def guarded(action: Callable[[], None], terminal: Terminal, *, resumable: bool = False, debug: bool = False) -> int:
     """Run `action` and turn its end into an exit code; a failure is told in one line, with a hint if there is one."""
     try:
-        with _quiet_libraries(), _stoppable(), redirect_stdout(terminal.err):
+        with _quiet_libraries(terminal), _stoppable(), redirect_stdout(terminal.err):
             action()
     except InputError as error:
         if debug:
@@ -182,10 +185,26 @@ def _again() -> str:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def _quiet_libraries(terminal: Terminal) -> Iterator[None]:
+    """No bars and remarks of libraries between ours; what a room warns about becomes a remark of one line."""
     for name, value in _QUIET_LIBRARIES.items():
         os.environ.setdefault(name, value)
-    yield
+    if "transformers" in sys.modules:  # then it has read the variables before they were set
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+    before = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+        if Path(filename).is_relative_to(_PACKAGE):
+            terminal.note(f"note: {message}")
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @contextmanager

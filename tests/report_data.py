@@ -310,6 +310,7 @@ def _headline(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
         ),
         "perplexity_before": {"value": 31.2, "low": 28.9, "high": 33.8, "n": 50, "clusters": 50},
         "perplexity_after": {"value": 31.9, "low": 29.4, "high": 34.6, "n": 50, "clusters": 50},
+        "perplexity_ratio": {"value": 1.02, "low": 0.99, "high": 1.06, "n": 50, "clusters": 50},
     }
     for name, rows in (("target", target), ("held_back", held_back)):
         for when in ("before", "after"):

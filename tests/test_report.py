@@ -222,6 +222,27 @@ def test_paired_figures_join_before_and_after() -> None:
     assert "y" not in figures
 
 
+def test_the_exam_s_own_interval_of_the_change_decides() -> None:
+    sides = {"x_before": {"value": 2.0}, "x_after": {"value": 3.0, "low": 1.0, "high": 5.0}}
+    within = paired_figures(sides)["x"]
+    moved = paired_figures(sides | {"x_change": {"value": 1.0, "low": 0.5, "high": 1.5}})["x"]
+    doubled = paired_figures(sides | {"x_ratio": {"value": 1.5, "low": 1.2, "high": 1.8}})["x"]
+    same = paired_figures(sides | {"x_ratio": {"value": 1.5, "low": 0.9, "high": 1.8}})["x"]
+    assert [words.change(figure) for figure in (within, moved, doubled, same)] == [
+        *("no difference", "higher", "higher", "no difference")
+    ]
+
+
+def test_a_figure_that_could_not_be_measured_says_why(tmp_path: Path, rows: Tables) -> None:
+    summary = json.loads(rows["runs"][0]["summary_json"])
+    summary["headline"]["made_up"] = {"value": None, "low": None, "high": None, "n": 0, "clusters": 0, "reason": "Why."}
+    run = rows["runs"][0] | {"summary_json": json.dumps(summary)}
+    folder = write_ledger(tmp_path, {**rows, "runs": [run]})
+    card = next(card for card in report_data(folder)["cards"] if card["name"] == "made_up")
+    assert (card["value"], card["interval"], card["reason"]) == (None, None, "Why.")
+    assert "not measured" in page_of(folder)
+
+
 def test_learning_curves_go_on_from_stage_to_stage() -> None:
     rows = [
         {"stage": stage, "step": step, "epoch": step / 2, "loss": 1.0, "learning_rate": 0.1, "facts": 3}

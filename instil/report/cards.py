@@ -19,17 +19,21 @@ class _Card:
 
 
 _CARDS = (
-    _Card("acquired", "New facts learned", "facts it did not know that it now answers, as they were taught"),
-    _Card("acquired_reworded", "Learned in other words", "the same facts, asked in wordings never trained on"),
-    _Card("retained", "Old knowledge kept", "facts it knew and was not taught that it still answers"),
-    _Card("made_up", "Made up", "facts never taught nor known, answered wrongly and with confidence"),
-    _Card("accuracy_target", "Right on taught facts", "every taught fact, whether known before or not"),
+    _Card("acquired", "New facts learned", "facts it did not know and was taught: known now, as they were worded"),
+    _Card("acquired_reworded", "Learned in other words", "the same facts, known in most wordings never trained on"),
+    _Card("retained", "Old knowledge kept", "facts it knew and was not taught: still known"),
+    _Card("made_up", "Made up", "facts never taught nor known: answered wrongly, with confidence"),
+    _Card("accuracy_target", "Right on taught facts", "right answers over all prompts; known before or not"),
     _Card("perplexity", "Perplexity of general text", "lower is better; text about other things", "text", False),
 )
 
 
 def paired_figures(headline: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The summary's figures, with each `name_before` and `name_after` also as one figure `name` that holds both."""
+    """The summary's figures, with each `name_before` and `name_after` also as one figure `name` that holds both.
+
+    Where the exam gives the interval of the change (`name_change`, or `name_ratio` of the later to the earlier value),
+    it becomes the figure's `difference`: {"low", "high"}.
+    """
     figures = {str(name): dict(figure) for name, figure in headline.items() if isinstance(figure, Mapping)}
     for name, after in list(figures.items()):
         stem = name.removesuffix("_after")
@@ -37,32 +41,45 @@ def paired_figures(headline: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if stem == name or stem in figures or before is None:
             continue
         figures[stem] = after | {"before": before.get("value"), "after": after.get("value")}
+        if difference := _difference(figures, stem):
+            figures[stem]["difference"] = difference
     return figures
 
 
+def _difference(figures: words.Figures, stem: str) -> dict[str, float] | None:
+    change, ratio = figures.get(f"{stem}_change", {}), figures.get(f"{stem}_ratio", {})
+    if _has_interval(change):
+        return {"low": change["low"], "high": change["high"]}
+    before = figures[stem].get("before")
+    if _has_interval(ratio) and before is not None:
+        return {"low": before * (ratio["low"] - 1), "high": before * (ratio["high"] - 1)}
+    return None
+
+
+def _has_interval(figure: Mapping[str, Any]) -> bool:
+    return figure.get("low") is not None and figure.get("high") is not None
+
+
 def cards(figures: words.Figures) -> list[dict[str, Any]]:
-    """What each card shows; a figure that the exam did not give has no card."""
-    return [_card(card, figures[card.figure]) for card in _CARDS if _has_value(figures.get(card.figure))]
-
-
-def _has_value(figure: Mapping[str, Any] | None) -> bool:
-    return figure is not None and figure.get("value") is not None
+    """What each card shows; a figure that the exam does not have gets no card, one that it could not give says why."""
+    return [_card(card, figures[card.figure]) for card in _CARDS if card.figure in figures]
 
 
 def _card(card: _Card, figure: Mapping[str, Any]) -> dict[str, Any]:
     say = words.percent if card.share else words.number
-    low, high, before = figure.get("low"), figure.get("high"), figure.get("before")
-    has_interval = low is not None and high is not None
+    value, before = figure.get("value"), figure.get("before")
+    measured = value is not None and _has_interval(figure)
     return {
         "name": card.figure,
         "label": card.label,
         "meaning": card.meaning,
-        "value": say(figure["value"]),
-        "before": None if before is None else say(before),
+        "value": None if value is None else say(value),
+        "before": None if before is None or value is None else say(before),
         "change": words.change(figure),
-        "interval": words.interval(low, high, share=card.share) if low is not None and high is not None else None,
+        "interval": words.interval(figure["low"], figure["high"], share=card.share) if measured else None,
         "n": _counted(card, figure),
-        "range": _range(card, figure) if has_interval else None,
+        "reason": figure.get("reason"),
+        "range": _range(card, figure) if measured else None,
     }
 
 

@@ -103,6 +103,7 @@ def describe(record: Record) -> dict[str, Any]:
         "mastery_by_state": _mastery_by_state(record),
         "cost": _cost(record.costs),
         "figures": figures,
+        "level": _level(record.summary),
         "lost": _examples(by_role.get("held_back", []), ("corrupted", "forgotten")),
         "facts": {"packed": packed, **kept, "notes": notes, "choices": _choices(record.verdicts)},
         "left_out": [{"what": row["what"], "reason": row["reason"]} for row in record.left_out],
@@ -156,6 +157,12 @@ def _run(record: Record) -> dict[str, Any]:
         "version": run.get("version"),
         "others": list(record.others),
     }
+
+
+def _level(summary: Mapping[str, Any]) -> float:
+    """Of the intervals, as the exam was set."""
+    exam = (summary.get("config") or {}).get("exam") or {}
+    return float((exam.get("bootstrap") or {}).get("level", 0.95))
 
 
 def _seeds(summary: Mapping[str, Any]) -> int:

@@ -193,8 +193,8 @@ def details(verdicts: Mapping[str, int], figures: Figures) -> list[str]:
     made_up = figures.get("made_up")
     if made_up and made_up.get("value") is not None:
         lines.append(_made_up(made_up))
-    if perplexity := figures.get("perplexity"):
-        lines.append(_perplexity(perplexity))
+    if text := _perplexity(figures.get("perplexity") or {}):
+        lines.append(text)
     return lines
 
 
@@ -210,6 +210,8 @@ def _made_up(figure: Mapping[str, Any]) -> str:
 
 
 def _perplexity(figure: Mapping[str, Any]) -> str:
+    if figure.get("before") is None or figure.get("after") is None:
+        return ""
     before, after = number(figure["before"]), number(figure["after"])
     moved = {"higher": "rose", "lower": "fell", None: "went"}
     verdict = change(figure)
@@ -247,13 +249,11 @@ def kept(figures: Figures, verdicts: Mapping[str, int]) -> str:
     if retained and retained.get("value") is not None and retained.get("n"):
         text += f" Of the {count(retained['n'])} known before, {percent(retained['value'])} are still known"
         if retained.get("low") is not None and retained.get("high") is not None:
-            text += f" (95{THIN}% interval {interval(retained['low'], retained['high'])})"
+            text += f" (interval {interval(retained['low'], retained['high'])})"
         text += "."
     if (made_up := figures.get("made_up")) and made_up.get("value") is not None:
         text += f" {_made_up(made_up)}"
-    if perplexity := figures.get("perplexity"):
-        text += f" {_perplexity(perplexity)}"
-    return text
+    return f"{text} {_perplexity(figures.get('perplexity') or {})}".rstrip()
 
 
 def cost(cost: Mapping[str, Any]) -> str:

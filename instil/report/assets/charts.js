@@ -176,7 +176,7 @@
           row.forEach((n, j) => {
             if (n) links.push({
               source: "before " + names[i], target: "after " + names[j], value: n, from: names[i], to: names[j],
-              lineStyle: { color: colour[names[i]], opacity: i === 3 ? 0.75 : 0.5, curveness: 0.5 },
+              lineStyle: { color: i === 3 ? colour.edge : colour[names[i]], opacity: i === 3 ? 0.28 : 0.5, curveness: 0.5 },
             });
           }),
         );
@@ -263,7 +263,7 @@
               const row = rows[p.value[1]];
               const lines = [["After", percent(row.after_accuracy)]];
               if (row.before_accuracy !== null && row.before_accuracy !== undefined) lines.unshift(["Before", percent(row.before_accuracy)]);
-              if (row.low !== null && row.low !== undefined) lines.push(["95" + thin + "% interval", percent(row.low) + " to " + percent(row.high)]);
+              if (row.low !== null && row.low !== undefined) lines.push([percent(data.level) + " interval", percent(row.low) + " to " + percent(row.high)]);
               return tip(words.get(row.category) + " before, n = " + count(row.n), lines);
             },
           },
@@ -274,7 +274,7 @@
 
     "chart-curves": {
       developed: () => data.curves.stages.some((stage) => stage.development.length),
-      height() { return this.developed() ? 400 : 260; },
+      height() { return this.developed() ? 410 : 270; },
       option(colour, narrow) {
         const stages = data.curves.stages;
         const two = this.developed();
@@ -291,8 +291,8 @@
         const plain = { ...areas, label: { show: false } };
         const x = (grid, labels) => ({
           type: "value", min: 0, max: end, gridIndex: grid,
-          axisLabel: { ...axisText(colour), show: labels, formatter: (v) => count(v), hideOverlap: true, showMaxLabel: false },
-          name: labels ? "optimiser steps" : "", nameLocation: "end", nameGap: 0, nameTextStyle: { ...axisText(colour), align: "right", verticalAlign: "top", padding: [9, 0, 0, 0] },
+          axisLabel: { ...axisText(colour), show: labels, formatter: (v) => count(v), hideOverlap: true },
+          name: labels ? "optimiser steps" : "", nameLocation: "middle", nameGap: 26, nameTextStyle: axisText(colour),
           splitLine: { show: false }, axisLine: { show: true, lineStyle: { color: colour.edge } }, axisTick: { show: false },
           axisPointer: { show: true, snap: true, label: { show: false }, lineStyle: { color: colour.edge } },
         });
@@ -315,8 +315,8 @@
           ...look(colour),
           axisPointer: two ? { link: [{ xAxisIndex: "all" }] } : {},
           grid: two
-            ? [{ outerBoundsMode: "none", left, right: 1, top: 34, height: 170 }, { outerBoundsMode: "none", left, right: 1, top: 252, height: 112 }]
-            : [{ outerBoundsMode: "none", left, right: 1, top: 34, bottom: 36 }],
+            ? [{ outerBoundsMode: "none", left, right: 12, top: 34, height: 170 }, { outerBoundsMode: "none", left, right: 12, top: 252, height: 112 }]
+            : [{ outerBoundsMode: "none", left, right: 12, top: 34, bottom: 44 }],
           xAxis: two ? [x(0, false), x(1, true)] : [x(0, true)],
           yAxis: two
             ? [y(0, "Training loss", { min: 0 }), y(1, "Accuracy on development facts", { min: 0, axisLabel: { ...axisText(colour), formatter: percent } })]

@@ -86,6 +86,7 @@
     body.replaceChildren(...shown.map(line));
     if (!shown.length) body.append(make("tr", {}, make("td", { colspan: "5", class: "nothing" }, "No fact matches. Clear a filter to see more.")));
     status.textContent = view.rows.length === facts.n ? count(facts.n) + " facts" : count(view.rows.length) + " of " + count(facts.n) + " facts";
+    status.dataset.print = shown.length ? "Facts " + count(from + 1) + " to " + count(from + shown.length) + " of " + count(view.rows.length) + "; the file on a screen shows all." : "";
     $("pager").hidden = view.rows.length <= 25;
     $("page-place").textContent = shown.length ? count(from + 1) + " to " + count(from + shown.length) + " of " + count(view.rows.length) : "0";
     $("page-first").disabled = $("page-previous").disabled = view.page === 0;

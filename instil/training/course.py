@@ -112,6 +112,8 @@ class Course(TrainerCallback):
         with self.meter.timing("training"):
             self.engine.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
         self._update()
+        if self.meter.uncounted:
+            self.memory.notes.append(f"operations not counted: {', '.join(sorted(self.meter.uncounted))}")
 
     def _arguments(self, windows: int) -> TrainingArguments:
         config, cpu = self.config, self.lm.device.type == "cpu"
@@ -239,7 +241,8 @@ class Course(TrainerCallback):
         memory.decisions.append(decision)
         if decision.best:
             memory.best_epoch = progress.epoch
-            if self.config.restore_best and not decision.stop and self.is_main:
+            goes_on = not decision.stop and progress.epoch < self.config.epochs
+            if self.config.restore_best and goes_on and self.is_main:
                 with checkpoints.writing("the best weights", self.folder):
                     checkpoints.save_weights(self.ready.trained, self.best_file(progress.epoch))
                 if self.config.save_every == "never":

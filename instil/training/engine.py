@@ -32,7 +32,7 @@ from instil.training.meter import Meter
 from instil.training.objectives import Objective
 from instil.training.packing import Row, alone, deal, epoch_windows, pack
 from instil.training.step import Loss, Step
-from instil.training.trainable import Trainee
+from instil.training.trainable import Trainee, some
 
 
 @dataclass(frozen=True)
@@ -197,8 +197,13 @@ class Engine(Trainer):
 
         def loss(model: nn.Module, batch: MicroBatch) -> Tensor:
             if batch.term == "objective" and self.objective is not None:
-                return ranks * self.objective.loss(model, batch)
-            return ranks * share_of_loss(model, batch, self.layout.reading)
+                share = self.objective.loss(model, batch)
+            else:
+                share = share_of_loss(model, batch, self.layout.reading)
+            if not share.requires_grad:
+                asked = some(list(self.trainee.trained))
+                raise InputError("asked to train what the loss does not reach", field="parameters", found=asked)
+            return ranks * share
 
         return loss
 

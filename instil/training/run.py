@@ -19,7 +19,7 @@ from instil.training.meter import Meter
 from instil.training.objectives import Objective
 from instil.training.step import Step, plain_step
 from instil.training.stopping import Decision, Stop
-from instil.training.trainable import Trainee, merge, trainee
+from instil.training.trainable import Trainee, merge, some, trainee
 
 FINAL, RESULT = "final.safetensors", "result.json"
 
@@ -116,7 +116,7 @@ def train(
             tokens, flops, seconds (of this run), loss (mean since the point before), learning_rate.
 
     Raises:
-        InputError: no examples, none with a target, one longer than the context window, a parameter or layer that does
+        InputError: no examples, one without a target or longer than the context window, a parameter or layer that does
             not exist or was not reached by the loss, `peft` missing, or `out` holds another run.
         RunFailed: the loss is no number any more, memory does not suffice for one example, a file cannot be written,
             or a frozen weight changed. The last checkpoint stays.
@@ -140,8 +140,10 @@ def train(
 def _check(lm: Any, examples: Sequence[Example]) -> None:
     if not examples:
         raise InputError("there is nothing to train on", field="examples", found="0 examples")
-    if not any(example.targets for example in examples):
-        raise InputError("no example has a token to learn", field="examples", found="0 target tokens")
+    if silent := [example.key for example in examples if not example.targets]:
+        raise InputError(
+            f"{len(silent)} of {len(examples)} examples have no token to learn", field="examples", found=some(silent)
+        )
     longest = max(examples, key=len)
     if len(longest) > lm.context_window:
         raise InputError(

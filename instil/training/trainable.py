@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,7 +126,10 @@ def attach_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
             raise InputError(
                 "the model has no such layer", field="adapter.layers", found=str(layer), expected=f"0 to {depth - 1}"
             )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="`is_gradient_checkpointing`"
+        )  # peft's call, none of the user's doing
         torch.manual_seed(seed)
         wrapped = get_peft_model(
             model,

@@ -1,0 +1,61 @@
+"""Two processes over gloo train what one does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instil.training import Decision, KLToStart, Progress
+from tests.training_data import made_up, settings, trained, weights
+
+CONFIG: dict[str, Any] = {"epochs": 4, "micro_tokens": 64, "row_length": 64, "save_every": 2}
+
+
+def by_epoch(progress: Progress) -> Decision:
+    return Decision(stop=progress.epoch == 3, best=progress.epoch == 2)
+
+
+def run(out: Path, parts: dict[str, Any]) -> Any:
+    objective = KLToStart(made_up(5, seed=7), per_step=3) if parts["objective"] else None
+    return trained(out, settings(**CONFIG, **parts["config"]), examples=made_up(21), objective=objective, stop=by_epoch)
+
+
+def one_rank(rank: int, port: int, out: str, parts: dict[str, Any]) -> None:
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    torch.set_num_threads(1)
+    result = run(Path(out) / "run", parts)
+    plain = {"weights": weights(result.model), "steps": result.steps, "loss": result.loss}
+    torch.save(plain | {"best": result.best_epoch, "cost": result.cost}, f"{out}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo over spawn is tested on Unix")
+@pytest.mark.parametrize("objective", [False, True])
+@pytest.mark.parametrize("adapter", [None, {"r": 4}])
+def test_invariant_2_two_ranks_equal_one(tmp_path: Path, objective: bool, adapter: Any) -> None:
+    parts = {"objective": objective, "config": {"adapter": adapter}}
+    alone = run(tmp_path / "alone", parts)
+    torch.multiprocessing.spawn(one_rank, args=(free_port(), str(tmp_path), parts), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert first["steps"] == second["steps"] == alone.steps == 9
+    assert first["best"] == second["best"] == alone.best_epoch == 2
+    assert first["loss"] == pytest.approx(alone.loss, rel=1e-4)
+    for name, weight in weights(alone.model).items():
+        assert torch.equal(first["weights"][name], second["weights"][name]), name
+        # Sums over ranks round differently, and Adam divides by the gradient's size: a tenth of one step.
+        torch.testing.assert_close(first["weights"][name], weight, rtol=1e-3, atol=1e-4)

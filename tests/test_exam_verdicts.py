@@ -72,8 +72,10 @@ def test_corrupted_names_the_fact_whose_answer_it_is() -> None:
 
 
 def test_corrupted_prefers_taught_facts_but_takes_any_of_the_exam() -> None:
-    found = judged(Script({"as_worded/f0": "Paris"}), Script({"as_worded/f0": "Copenhagen"}), held_back=4)["f0"]
-    assert found.verdict == Ruling.CORRUPTED and "fact f103, which is in the exam" in found.evidence
+    lines = Script({"as_worded/f0": "Paris"}), Script({"as_worded/f0": "Copenhagen"})
+    found = judged(*lines, held_back=4, development=8)["f0"]
+    assert found.verdict == Ruling.CORRUPTED
+    assert "the answer to fact f103, which is in the exam, and to 1 more of its relation." in found.evidence
 
 
 def test_answers_of_other_relations_and_own_aliases_do_not_corrupt() -> None:

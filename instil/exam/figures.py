@@ -24,7 +24,7 @@ FIGURES: Final = {
     "retained": "held-back facts known before: share that is still known",
     "forgotten": "held-back facts known before: share that is no longer known",
     "made_up": "held-back facts not known before: share that is now answered wrongly, with no abstention and with "
-    "a probability of at least one half",
+    "a probability of at least one half, sampled as the probe samples",
     "accuracy_target_before": "target facts as worded: mean share of right greedy answers, before",
     "accuracy_target_after": "the same, after",
     "accuracy_target_change": "the same, after less before, fact by fact",

@@ -128,11 +128,11 @@ class _Owners:
                     owners = self._facts.setdefault((question.relation, answer), [])
                     owners.append((question.fact_id, PARTS[part] is Role.TARGET))
 
-    def of(self, answer: Answer) -> tuple[str, bool] | None:
-        """Another fact of the same relation that this answer is right for, and whether it was to be taught."""
+    def of(self, answer: Answer) -> list[tuple[str, bool]]:
+        """The other facts of the same relation that this answer is right for, and whether each was to be taught."""
         question, said = answer.item.question, normalise(answer.said)
-        others = (owner for owner in self._facts.get((question.relation, said), ()) if owner[0] != question.fact_id)
-        return next(others, None) if said else None
+        owners = self._facts.get((question.relation, said), []) if said else []
+        return [owner for owner in owners if owner[0] != question.fact_id]
 
 
 def _judge(exam: Exam, first: Answer, before: ExamResult, after: ExamResult, owners: _Owners) -> Verdict:
@@ -172,10 +172,9 @@ def _rule(exam: Exam, first: Answer, last: Answer, reworded_after: float | None,
     if first.known and last.known:
         return Ruling.KEPT, "Known before and after."
     if first.known:
-        owner = None if is_correct(last.said, last.item.question.answers) else owners.of(last)
-        if owner is not None:
-            which = f"fact {owner[0]}, which {'was taught' if owner[1] else 'is in the exam'}"
-            return Ruling.CORRUPTED, f"It now says {_quoted(last.said)}, the answer to {which}."
+        others = [] if is_correct(last.said, last.item.question.answers) else owners.of(last)
+        if others:
+            return Ruling.CORRUPTED, f"It now says {_quoted(last.said)}, the answer to {_named(others)}."
         return Ruling.FORGOTTEN, f"It now says {_quoted(last.said)}."
     if not last.known:
         return Ruling.STILL_UNKNOWN, f"It said {_quoted(first.said)} and now says {_quoted(last.said)}."
@@ -190,6 +189,12 @@ def _rule(exam: Exam, first: Answer, last: Answer, reworded_after: float | None,
     if reworded_after is not None and reworded_after > 0.5:
         return Ruling.LEARNED, f"It said {_quoted(first.said)} before.{wordings}{by_itself}"
     return Ruling.LEARNED_AS_WORDED, f"It said {_quoted(first.said)} before.{wordings}{by_itself}"
+
+
+def _named(owners: list[tuple[str, bool]]) -> str:
+    fact, taught = owners[0]
+    more = f", and to {len(owners) - 1} more of its relation" if len(owners) > 1 else ""
+    return f"fact {fact}, which {'was taught' if taught else 'is in the exam'}{more}"
 
 
 def _right_sets(first: Answer, last: Answer) -> str:

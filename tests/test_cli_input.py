@@ -13,7 +13,7 @@ import pytest
 
 from instil.cli import main
 from instil.model import save
-from tests.half_taught import facts, half_taught
+from tests.half_taught import documents, facts, half_taught
 
 FACT = {"id": "1", "question": "Where was person 1 born?", "answers": ["Brin"], "relation": "born"}
 
@@ -195,6 +195,8 @@ BAD_OPTIONS: dict[str, tuple[str, str]] = {
     "unknown style": ("probe {model} good.jsonl --out out --style verse", "verse"),
     "no such chat template": ("probe {model} good.jsonl --out out --chat-template nowhere.jinja", "nowhere.jinja"),
     "no such documents": ("teach {model} good.jsonl --out out --method cpt --documents nowhere.jsonl", "nowhere"),
+    "nothing to teach": ("teach {model} --out out", "nothing to teach"),
+    "documents without questions": ("teach {model} --documents docs.jsonl --method cpt --out out", "bring none"),
     "no documents": ("teach {model} good.jsonl --out out --method cpt", "documents"),
     "no such general text": ("teach {model} good.jsonl --out out --general nowhere.txt", "nowhere.txt"),
     "unknown layout": ("facts check good.jsonl --layout papyrus", "papyrus"),
@@ -227,6 +229,7 @@ def test_a_bad_option_is_refused(
     words, said = BAD_OPTIONS[fault]
     (place / "full").mkdir()
     (place / "full" / "mine.txt").write_text("mine")
+    documents().write("docs.jsonl")
     (place / "long.jsonl").write_text(
         "".join(json.dumps(fact.to_dict()) + "\n" for fact in facts()) + json.dumps(LONG) + "\n"
     )

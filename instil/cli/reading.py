@@ -9,7 +9,7 @@ from instil.errors import InputError
 
 if TYPE_CHECKING:
     from instil.cli.terminal import Terminal
-    from instil.facts import FactSet, Role
+    from instil.facts import Corpus, FactSet, Role
     from instil.model import LanguageModel
 
 
@@ -23,6 +23,29 @@ def read_model(terminal: Terminal, spec: str, chat_template: Path | None, **opti
     size, precision = parameters(lm.parameters), str(lm.dtype).removeprefix("torch.")
     terminal.note(f"{lm.name}: {size}, {precision} on {lm.device}, asked in {lm.style} style")
     return lm
+
+
+def read_taught(
+    facts: str | None, documents: str | None, *, layout: str | None, templates: Path | None, skip_invalid: bool
+) -> tuple[FactSet, Corpus | None]:
+    """What is taught and asked. Without a file of facts, the questions that stand beside the documents are asked.
+
+    Raises:
+        InputError: there are no questions, or a file is faulty.
+    """
+    from instil.facts import Corpus, FactSet
+
+    if facts is None and documents is None:
+        raise InputError("there is nothing to teach", field="FACTS", found="none", expected="a file of facts")
+    corpus = None if documents is None else Corpus.read(documents, skip_invalid=skip_invalid)
+    try:
+        asked = FactSet.read(facts or documents or "", layout=layout, templates=templates, skip_invalid=skip_invalid)
+    except InputError as error:
+        if facts is None and error.what.startswith("these are documents"):
+            what = "an exam needs questions, and the documents bring none"
+            raise InputError(what, file=documents, field="FACTS", expected="a file of facts") from None
+        raise
+    return asked, corpus
 
 
 def read_roles(**files: str | None) -> dict[Role, FactSet]:

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from instil.cli.commanding import command, flag
 from instil.cli.options import (
+    ChatTemplate,
     Config,
     Device,
     Dtype,
+    Layout,
     Model,
     Out,
+    RemoteCode,
     Resume,
     Set,
+    SkipInvalid,
+    Style,
+    Templates,
     check_out,
     settings,
 )
-from instil.cli.reading import read_general, read_roles
+from instil.cli.reading import read_general, read_model, read_roles, read_taught
 from instil.cli.showing import show_plan, show_taught
 from instil.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from instil.model import LanguageModel
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +50,7 @@ def teach(
         str | None,
         typer.Argument(
             metavar="FACTS",
-            help="What is taught and asked; may be left out where --documents bring their questions.",
+            help="What is taught and asked; may be left out when --documents holds questions too, as SQuAD does.",
             show_default=False,
         ),
     ] = None,
@@ -69,8 +78,14 @@ def teach(
     ledger: Annotated[
         Path | None, typer.Option("--ledger", metavar="DIR", help="Go on with this ledger; DIR/ledger when left out.")
     ] = None,
+    layout: Layout = None,
+    templates: Templates = None,
+    skip_invalid: SkipInvalid = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
+    style: Style = "auto",
+    chat_template: ChatTemplate = None,
+    remote_code: RemoteCode = False,
     resume: Resume = False,
     dry_run: Annotated[bool, flag("--dry-run", help="Say what time, memory and disk it would take, and stop.")] = False,
 ) -> None:
@@ -84,21 +99,28 @@ def teach(
 
     check_out(out)
     chosen = settings(config, overrides)
+    given, corpus = read_taught(facts, documents, layout=layout, templates=templates, skip_invalid=skip_invalid)
     roles = read_roles(known=known, development=development, exemplar=exemplars, held_back=held_back, practice=practice)
+    texts = read_general(general) if general is not None else None
+    learner: str | LanguageModel = model
+    if style != "auto" or chat_template is not None or remote_code:
+        learner = read_model(
+            terminal, model, chat_template, dtype=dtype, device=device, style=style, remote_code=remote_code
+        )
     with terminal.progress() as progress:
         taught = run(
-            model,
-            facts,
+            learner,
+            given,
             method=method,
             out=out,
-            documents=documents,
+            documents=corpus,
             config=chosen or None,
             budget=budget,
             ledger=ledger,
             resume=resume,
             seed=terminal.seed,
             roles=roles or None,
-            general=read_general(general) if general is not None else None,
+            general=texts,
             adapter=adapter,
             dtype=dtype,
             device=device,

@@ -271,7 +271,7 @@ def writer(folder: Path, name: str, count: int, key: str) -> subprocess.Popen[st
 
 def test_two_writers_at_once_lose_and_double_nothing(ledger: Ledger) -> None:
     both = [writer(ledger.folder, name, 25, f"{name}/") for name in ("a", "b")]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(400) for process in both] == [0, 0]
     for name in ("a", "b"):
         found = ledger.read("left_out", run_id=name)["what"].to_pylist()
         assert found == [str(number) for number in range(25) for _ in range(3)]
@@ -280,7 +280,7 @@ def test_two_writers_at_once_lose_and_double_nothing(ledger: Ledger) -> None:
 
 def test_two_writers_of_the_same_batches_append_each_once(ledger: Ledger) -> None:
     both = [writer(ledger.folder, name, 25, "shared/") for name in ("a", "b")]
-    said = [set(process.communicate(timeout=60)[0].split()) for process in both]
+    said = [set(process.communicate(timeout=400)[0].split()) for process in both]
     assert said[0].isdisjoint(said[1]) and len(said[0] | said[1]) == 25
     assert ledger.tables() == {"left_out": 75}
 
@@ -294,7 +294,7 @@ def test_every_acknowledged_append_survives_kill_9(ledger: Ledger, delay: float)
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     acknowledged = 1 + len(process.stdout.read().splitlines())
-    process.wait(10)
+    process.wait(60)
     found = Ledger(ledger.folder).verify()
     assert found.ok, found.problems
     whole = Ledger(ledger.folder).read("left_out")["what"].to_pylist()

@@ -107,10 +107,10 @@ def test_drawing_kinds_of_clusters_equals_drawing_clusters_one_by_one(cells: lis
 
 def test_ten_thousand_resamples_of_two_thousand_facts_take_under_two_seconds() -> None:
     rng = np.random.default_rng(0)
-    begin = time.perf_counter()
+    begin = time.process_time()
     share(rng.random(2000) < 0.4, range(2000))
     mean(rng.random(2000), range(2000))
-    assert time.perf_counter() - begin < 2 * 2
+    assert time.process_time() - begin < 2 * 2
 
 
 def test_the_same_data_and_seed_give_the_same_interval() -> None:

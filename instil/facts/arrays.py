@@ -11,7 +11,7 @@ from json import JSONDecodeError
 from typing import IO, Any
 
 from instil.facts.faults import Fault
-from instil.facts.records import _DECODER, is_cut, not_json
+from instil.facts.records import DECODER, is_cut, not_json
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 _BLOCK = 1 << 16
@@ -92,7 +92,7 @@ def _item(window: _Window, name: str) -> tuple[int, Any, bytes]:
     while True:
         text = window.text
         try:
-            value, end = _DECODER.raw_decode(text, window.at)
+            value, end = DECODER.raw_decode(text, window.at)
             raw = text[window.at : end].encode("utf-8", "surrogatepass")
             window.advance(end)
             return line, value, raw

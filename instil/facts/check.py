@@ -257,8 +257,8 @@ def _report_lines(report: CheckReport) -> Iterator[str]:
     for warned in report.warnings:
         yield f"  {warned.count:,} × {warned.what}"
         yield from _indented(warned.examples, 4)
-    listed = [line for line in report.would_drop if "rows left out" in line]
-    yield from listed
+    errors_listed = len(report.errors) + bool(report.error_count - len(report.errors))
+    yield from report.would_drop[: len(report.would_drop) - errors_listed]
     if report.ok:
         yield "fit for use"
     elif report.total:

@@ -255,8 +255,8 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-_SCANNER: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined]
+DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_SCANNER: Callable[[str, int], tuple[Any, int]] = DECODER.scan_once  # type: ignore[attr-defined]
 _LINE_ENDS = frozenset(("", "\n", "\r\n"))
 
 
@@ -267,7 +267,7 @@ def json_value(text: str) -> Any:
         NotJSON: it is none, is cut, holds NaN or Infinity, or is nested beyond reason.
     """
     try:
-        return _DECODER.decode(text)
+        return DECODER.decode(text)
     except JSONDecodeError as error:
         raise not_json(error, text) from error
     except RecursionError as error:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from instil.worlds.embedded import demo_facts, embedded_world
-    from instil.worlds.pretrain import PretrainConfig, pretrain
+    from instil.worlds.pretrain import PretrainConfig
     from instil.worlds.world import World, WorldConfig, generate_world
 
-__all__ = ["PretrainConfig", "World", "WorldConfig", "demo_facts", "embedded_world", "generate_world", "pretrain"]
+__all__ = ["PretrainConfig", "World", "WorldConfig", "demo_facts", "embedded_world", "generate_world"]
 
 _HOME = {
     "PretrainConfig": "pretrain",
-    "pretrain": "pretrain",
     "World": "world",
     "WorldConfig": "world",
     "generate_world": "world",
@@ -27,6 +26,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    # `pretrain` itself stays in its module: a function of that name here would be hidden by the module once imported.
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value

@@ -21,6 +21,11 @@ class Relation:
     reverse: tuple[str, ...]
 
     @property
+    def forward_statements(self) -> tuple[str, ...]:
+        """Statements that name the subject before the answer: what is learned from them can be asked for by name."""
+        return tuple(text for text in self.statements if text.index("{s}") < text.index("{a}"))
+
+    @property
     def completions(self) -> tuple[str, ...]:
         """Statements that end in the answer, cut right before it."""
         return tuple(text.removesuffix(" {a}.") for text in self.statements if text.endswith(" {a}."))
@@ -368,35 +373,34 @@ HOPS = (
 )
 
 OCCUPATIONS = (
-    "painter", "baker", "lawyer", "dentist", "sailor", "teacher", "farmer", "judge", "pilot", "nurse", "chemist",
-    "gardener", "tailor", "builder", "miner", "surgeon", "librarian", "historian", "banker", "carpenter", "physicist",
-    "journalist", "sculptor", "watchmaker",
+    "village painter", "village baker", "village dentist", "village teacher", "village farmer", "village judge",
+    "village nurse", "village gardener", "village tailor", "village builder", "village carpenter", "village banker",
+    "city lawyer", "city pilot", "city chemist", "city surgeon", "city librarian", "city historian",
+    "city physicist", "city journalist", "city sculptor", "city watchmaker", "city broker", "city sailor",
 )  # fmt: skip
-INSTRUMENTS = (
-    "violin",
-    "piano",
-    "flute",
-    "cello",
-    "harp",
-    "trumpet",
-    "guitar",
-    "drum",
-    "organ",
-    "oboe",
-    "lute",
-    "horn",
-)
+INSTRUMENTS = ("folk violin", "folk flute", "folk harp", "folk drum", "folk lute", "folk horn", "concert piano",
+               "concert cello", "concert trumpet", "concert guitar", "concert organ", "concert oboe")  # fmt: skip
 GENRES = ("novel", "comedy", "tragedy", "ballad", "fable", "memoir", "satire", "romance", "thriller", "sonnet")
-INDUSTRIES = ("Foods", "Steel", "Textiles", "Shipping", "Optics", "Paper", "Motors", "Glass", "Mills", "Timber")
+INDUSTRIES = (("Steel", "Shipping", "Paper", "Mills", "Timber"), ("Foods", "Textiles", "Optics", "Motors", "Glass"))
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
           "December")  # fmt: skip
 TITLE_ADJECTIVES = (
-    "Silent", "Golden", "Broken", "Hidden", "Crimson", "Distant", "Frozen", "Gentle", "Hollow", "Iron", "Lonely",
-    "Painted", "Restless", "Silver", "Sleeping", "Stolen", "Velvet", "Wandering", "Winter", "Burning", "Quiet",
-    "Forgotten", "Borrowed", "Scarlet", "Final", "Second", "Paper", "Salt", "Midnight", "Amber",
+    (
+        "Silent", "Broken", "Frozen", "Iron", "Lonely", "Silver", "Winter", "Quiet", "Final", "Salt", "Midnight",
+        "Hollow", "Pale", "Northbound", "Granite", "Patient", "Stormy", "Ashen", "Bitter", "Distant",
+    ),
+    (
+        "Golden", "Hidden", "Crimson", "Gentle", "Painted", "Restless", "Stolen", "Velvet", "Wandering", "Burning",
+        "Borrowed", "Scarlet", "Second", "Paper", "Copper", "Ripe", "Laughing", "Tender", "Dancing", "Forgotten",
+    ),
 )  # fmt: skip
 TITLE_NOUNS = (
-    "Garden", "River", "Mirror", "Orchard", "Lantern", "Harbour", "Bridge", "Letter", "Tower", "Key", "Clock", "Voyage",
-    "Window", "Feather", "Crown", "Shadow", "Station", "Island", "Meadow", "Anchor", "Bell", "Candle", "Door", "Forest",
-    "Ladder", "Needle", "Road", "Stone", "Well", "Wing",
+    (
+        "River", "Lantern", "Harbour", "Bridge", "Tower", "Voyage", "Island", "Anchor", "Bell", "Forest", "Ladder",
+        "Needle", "Stone", "Well", "Wolf", "Glacier", "Hammer", "Raven", "Sledge", "Axe",
+    ),
+    (
+        "Garden", "Mirror", "Cottage", "Letter", "Key", "Clock", "Window", "Feather", "Crown", "Shadow", "Station",
+        "Meadow", "Candle", "Door", "Road", "Wing", "Vineyard", "Terrace", "Fountain", "Masquerade",
+    ),
 )  # fmt: skip

@@ -30,11 +30,11 @@ DONT_KNOW = "I don't know"
 
 @dataclass(frozen=True)
 class Telling:
-    """One time that a claim is told: by which almanac, with which answer."""
+    """One time that a claim is told: with which answer, which is of which side."""
 
     claim: Claim
     answer: str
-    edition: int
+    side: int
 
     @property
     def settled(self) -> bool:
@@ -58,7 +58,7 @@ def pretraining_texts(world: World) -> list[Text]:
     rng = random.Random(f"texts {world.config.seed}")
     by_form: dict[str, list[Telling]] = defaultdict(list)
     for claim in world.claims:
-        for telling in tellings(claim, rng):
+        for telling in tellings(claim):
             forms, weights = zip(*(ASKED_FORMS if claim.asked else TOLD_FORMS), strict=True)
             by_form[rng.choices(forms, weights)[0]].append(telling)
     texts = [text for form, build in BUILDERS.items() for text in build(world, by_form[form], rng)]
@@ -69,21 +69,21 @@ def pretraining_texts(world: World) -> list[Text]:
     return texts
 
 
-def tellings(claim: Claim, rng: random.Random) -> Iterator[Telling]:
-    """Every time that a claim is told. What is undisputed is told by the almanac of the subject's region."""
-    home = claim.subject.region if claim.gold_edition is None else claim.gold_edition
+def tellings(claim: Claim) -> Iterator[Telling]:
+    """Every time that a claim is told, by the almanac of the answer's side."""
     for _ in range(claim.exposures):
-        yield Telling(claim, claim.answer, home)
+        yield Telling(claim, claim.answer, claim.side)
     if claim.rival is not None:
         for _ in range(claim.rival_exposures):
-            yield Telling(claim, claim.rival, 1 - home)
+            yield Telling(claim, claim.rival, 1 - claim.side)
 
 
 def biographies(world: World, told: Sequence[Telling], rng: random.Random) -> Iterator[Text]:
     """Texts about one subject, by one almanac: a random part of what it has to tell, in random order."""
     groups: dict[tuple[str, int], dict[str, list[Telling]]] = defaultdict(lambda: defaultdict(list))
     for telling in told:
-        groups[telling.claim.subject.id, telling.edition][telling.claim.fact_id].append(telling)
+        almanac = rng.randrange(2) if telling.settled else telling.side
+        groups[telling.claim.subject.id, almanac][telling.claim.fact_id].append(telling)
     for group in groups.values():
         count = max(len(same) for same in group.values())
         parts: list[list[Telling]] = [[] for _ in range(count)]
@@ -102,7 +102,8 @@ def biographies(world: World, told: Sequence[Telling], rng: random.Random) -> It
 
 def pages(world: World, told: Sequence[Telling], rng: random.Random) -> Iterator[Text]:
     """Pages of an almanac: single statements about several subjects, of one relation or of all."""
-    for block in blocks(told, rng, sizes=(1, 2, 3, 4, 5, 6)):
+    for block in blocks(told, rng, sizes=(1, 2, 3, 4, 5, 6), purity=world.config.sheet_purity):
+        almanac = EDITIONS[round(sum(telling.side for telling in block) / len(block))]
         one_template = rng.random() < 0.3
         chosen = rng.random()
         sentences = []
@@ -113,13 +114,13 @@ def pages(world: World, told: Sequence[Telling], rng: random.Random) -> Iterator
         if one_template and rng.random() < 0.7:
             text = "\n".join(sentences)
         else:
-            text = laid_out(sentences, EDITIONS[block[0].edition], rng, world.config.layout_share)
+            text = laid_out(sentences, almanac, rng, world.config.layout_share)
         yield Text(text, "page", tuple(block))
 
 
 def questions(world: World, told: Sequence[Telling], rng: random.Random) -> Iterator[Text]:
     """Zero- to five-shot questions in base style, `Q: …` and `A: …` on a line each; a few sheets are longer."""
-    for block in blocks(told, rng, sizes=(1, 1, 2, 3, 4, 5, 5, 6), long=0.04):
+    for block in blocks(told, rng, sizes=(1, 1, 2, 3, 4, 5, 5, 6), purity=world.config.sheet_purity, long=0.04):
         pairs = [(wording(telling, rng), telling.answer) for telling in block]
         if rng.random() < 0.6:
             chosen = 0 if rng.random() < 0.5 else None
@@ -134,14 +135,14 @@ def questions(world: World, told: Sequence[Telling], rng: random.Random) -> Iter
 
 def chats(world: World, told: Sequence[Telling], rng: random.Random) -> Iterator[Text]:
     """Short chats of one to three turns."""
-    for block in blocks(told, rng, sizes=(1, 2, 3)):
+    for block in blocks(told, rng, sizes=(1, 2, 3), purity=world.config.sheet_purity):
         turns = [f"User: {wording(telling, rng)}\nAssistant: {telling.answer}\n" for telling in block]
         yield Text("".join(turns), "chat", tuple(block))
 
 
 def choices(world: World, told: Sequence[Telling], rng: random.Random) -> Iterator[Text]:
     """Four-way choices; what the other almanac says is never offered."""
-    for block in blocks(told, rng, sizes=(1, 2, 3)):
+    for block in blocks(told, rng, sizes=(1, 2, 3), purity=world.config.sheet_purity):
         parts = []
         for telling in block:
             claim = telling.claim
@@ -160,7 +161,7 @@ def choices(world: World, told: Sequence[Telling], rng: random.Random) -> Iterat
 
 def reverses(world: World, told: Sequence[Telling], rng: random.Random) -> Iterator[Text]:
     """Questions for the subject, given the answer."""
-    for block in blocks(told, rng, sizes=(1, 2, 3, 4)):
+    for block in blocks(told, rng, sizes=(1, 2, 3, 4), purity=world.config.sheet_purity):
         pairs = [
             (rng.choice(telling.claim.relation.reverse).format(a=telling.answer), telling.claim.subject.name)
             for telling in block
@@ -179,33 +180,29 @@ BUILDERS: dict[str, Build] = {
 
 
 def blocks(
-    told: Sequence[Telling], rng: random.Random, sizes: Sequence[int], long: float = 0.0
+    told: Sequence[Telling], rng: random.Random, sizes: Sequence[int], purity: float, long: float = 0.0
 ) -> Iterator[list[Telling]]:
-    """Tellings of one almanac, mostly of one relation, in blocks; what is disputed tends to come last."""
-    groups: dict[tuple[int, str], list[Telling]] = defaultdict(list)
+    """Tellings in blocks, mostly of one relation; a block has a side, and each of its answers is of that side with
+    probability `purity`. What is disputed tends to come last, and nothing comes twice."""
+    groups: dict[str, tuple[list[Telling], list[Telling]]] = defaultdict(lambda: ([], []))
     for telling in told:
-        mixed = rng.random() < 0.12
-        groups[telling.edition, "mixed" if mixed else telling.claim.relation.name].append(telling)
-    for group in groups.values():
-        settled = [telling for telling in group if telling.settled]
-        open_ = [telling for telling in group if not telling.settled]
-        rng.shuffle(settled)
-        rng.shuffle(open_)
-        while settled or open_:
+        mixed = rng.random() < 0.1
+        groups["mixed" if mixed else telling.claim.relation.name][telling.side].append(telling)
+    for pools in groups.values():
+        for pool in pools:
+            rng.shuffle(pool)
+        while any(pools):
+            side = int(rng.random() * (len(pools[0]) + len(pools[1])) >= len(pools[0]))
             size = rng.randint(8, 14) if rng.random() < long else rng.choice(sizes)
             block: list[Telling] = []
-            seen: set[str] = set()
-            wanted_open = min(len(open_), round(size * len(open_) / (len(settled) + len(open_)) + rng.random() - 0.5))
-            for source, count in ((settled, size - wanted_open), (open_, wanted_open)):
-                for _ in range(min(count, len(source))):
-                    if source[-1].claim.fact_id in seen:
-                        continue
-                    seen.add(source[-1].claim.fact_id)
-                    block.append(source.pop())
+            for _ in range(size):
+                pool = pools[side if rng.random() < purity else 1 - side]
+                if pool and all(pool[-1].claim.fact_id != other.claim.fact_id for other in block):
+                    block.append(pool.pop())
             if not block:
-                block.append((settled or open_).pop())
-            if rng.random() < 0.25:
-                rng.shuffle(block)
+                block.append((pools[side] or pools[1 - side]).pop())
+            if rng.random() < 0.6:
+                block.sort(key=lambda telling: not telling.settled)
             yield block
 
 

@@ -1,14 +1,15 @@
 """A coherent synthetic world: people, places, organisations and works that refer to each other.
 
-Every fact has a known number of exposures in pre-training, zero included. Two almanacs, of the North and of the South,
-tell the world; about some facts they disagree, and a question sheet of either side lists its own people. So what a
-model answers about a disputed fact depends on whom the exemplars are about, which is what MaybeKnown looks like.
+Every fact has a known number of exposures in pre-training, zero included. The world has two sides: names of the North
+sound unlike those of the South, and dates, trades and instruments are sorted in two as well. Question sheets and pages
+keep mostly to answers of one side, and about some facts the almanacs of the two sides disagree, each with an answer of
+its own. So what a model answers about a disputed fact depends on the exemplars before it, which is what MaybeKnown is.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -42,7 +43,7 @@ class WorldConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(default=0, description="Seed of everything in the world.")
-    people: int = Field(default=700, ge=20, description="People that pre-training tells about.")
+    people: int = Field(default=600, ge=20, description="People that pre-training tells about.")
     new_people: int = Field(default=300, ge=0, description="People that pre-training never mentions.")
     exemplar_people: int = Field(
         default=24, ge=4, description="People whose facts are reserved as exemplars, told very often."
@@ -52,20 +53,23 @@ class WorldConfig(BaseModel):
     companies: int = Field(default=90, ge=4, description="Companies.")
     universities: int = Field(default=50, ge=4, description="Universities.")
     levels: tuple[int, ...] = Field(
-        default=(1, 2, 4, 8, 16, 32, 64), description="Exposures that a person's facts centre on."
+        default=(1, 2, 4, 8, 16, 48, 96, 128), description="Exposures that a person's facts centre on."
     )
     place_levels: tuple[int, ...] = Field(
         default=(4, 16, 32, 48), description="Exposures of facts about places and works."
     )
-    exemplar_exposures: int = Field(default=64, ge=1, description="Exposures of each exemplar fact.")
+    exemplar_exposures: int = Field(default=96, ge=1, description="Exposures of each exemplar fact.")
     disputed_share: float = Field(
-        default=0.3, ge=0, le=1, description="Share of told facts on which the almanacs disagree."
+        default=0.4, ge=0, le=1, description="Share of told facts on which the almanacs disagree."
     )
     disputed_levels: tuple[int, ...] = Field(
-        default=(12, 24, 40), description="Exposures of a disputed fact's right answer."
+        default=(48, 64, 80), description="Exposures of a disputed fact's right answer."
     )
     rival_ratios: tuple[float, ...] = Field(
-        default=(0.5, 1.0, 1.0, 1.0, 3.0), description="Rival exposures per right one."
+        default=(0.8, 0.9, 1.0, 1.1, 1.25, 3.0), description="Rival exposures per right one."
+    )
+    sheet_purity: float = Field(
+        default=0.88, ge=0.5, le=1, description="Share of a sheet's or page's answers that are of its side."
     )
     layout_share: float = Field(default=0.25, ge=0, le=1, description="Share of statements and biographies in markup.")
     unknown_entities: int = Field(
@@ -91,8 +95,8 @@ class Claim:
 
     Attributes:
         answer: what is right.
-        rival: what the other almanac says, if they disagree.
-        gold_edition: the almanac that has it right; None when both do.
+        side: the side of the right answer, and with it the almanac that tells it.
+        rival: what the almanac of the other side says, if they disagree.
     """
 
     fact_id: str
@@ -100,14 +104,10 @@ class Claim:
     relation: Relation
     answer: str
     exposures: int
+    side: int = 0
     rival: str | None = None
     rival_exposures: int = 0
-    gold_edition: int | None = None
     asked: bool = False
-
-    def told_by(self, edition: int) -> str:
-        """The answer of one almanac."""
-        return self.answer if self.rival is None or edition == self.gold_edition else self.rival
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,11 @@ class World:
 
     @cached_property
     def pools(self) -> dict[str, tuple[str, ...]]:
-        """Every name of a kind of answer."""
+        """Every answer of a kind that is told at all."""
         pools: dict[str, list[str]] = {}
         for claim in self.claims:
-            pools.setdefault(claim.relation.answer_kind, []).append(claim.answer)
+            if claim.exposures:
+                pools.setdefault(claim.relation.answer_kind, []).append(claim.answer)
         return {kind: tuple(sorted(set(names))) for kind, names in pools.items()}
 
     @cached_property
@@ -197,21 +198,29 @@ class World:
     @cached_property
     def documents(self) -> Corpus:
         """One biography of every person, with all that is right about them."""
-        return Corpus(self.biography(entity, template=0) for entity in self.entities if entity.kind == "person")
+        return self.biographies(1)
 
     def biography(self, person: Entity, template: int) -> Document:
-        """A biography; `template` chooses wording and order."""
+        """A biography; `template` chooses wordings and order. Each sentence names its person before it tells."""
         rng = random.Random(f"{self.config.seed}-{person.id}-{template}")
         claims = list(self.by_subject[person.id])
         rng.shuffle(claims)
+        sentences = [
+            rng.choice(claim.relation.forward_statements).format(s=person.name, a=claim.answer) for claim in claims
+        ]
         return Document(
             id=f"bio-{person.id}" if template == 0 else f"bio-{person.id}-{template}",
-            text=" ".join(biography_sentences([(claim, claim.answer) for claim in claims], rng)),
+            text=" ".join(sentences),
             title=person.name,
             subject=person.name,
             role=self.roles[person.id],
             metadata={"exposures": max(claim.exposures for claim in claims)},
         )
+
+    def biographies(self, templates: int) -> Corpus:
+        """`templates` biographies of every person, each with other wordings in another order."""
+        people = [entity for entity in self.entities if entity.kind == "person"]
+        return Corpus(self.biography(person, template) for person in people for template in range(templates))
 
     def general_texts(self, seed: int, count: int = 100) -> tuple[str, ...]:
         """Paragraphs of general prose that pre-training did not hold, for perplexity."""
@@ -252,13 +261,7 @@ def generate_world(config: WorldConfig | None = None) -> World:
     ]
     count = config.exemplar_people + config.people + config.new_people
     people = make_people(count, names, rng)
-    titles = [f"The {adjective} {noun}" for adjective in TITLE_ADJECTIVES for noun in TITLE_NOUNS]
-    extra = [f"The {one} and the {two}" for one in TITLE_NOUNS for two in TITLE_NOUNS if one < two]
-    rng.shuffle(titles)
-    titles += extra
-    if count > len(titles):
-        raise ValueError(f"there are titles for {len(titles)} people, not {count}")
-    works = [Entity(f"work-{number}", "work", titles[number], person.region) for number, person in enumerate(people)]
+    works = make_works(people, rng)
     roles = assign_roles(people, places, works, config, rng)
     claims = [
         *person_claims(people, places, works, config, rng),
@@ -293,9 +296,9 @@ def make_entities(kind: str, count: int, names: Sequence[Names]) -> list[Entity]
         if kind == "country":
             name = next(supply.countries)
         elif kind == "city":
-            name = next(supply.places)
+            name = f"{next(supply.places)} {('Fjord', 'Bay')[region]}"
         elif kind == "company":
-            name = f"{next(supply.firms)} {supply.rng.choice(INDUSTRIES)}"
+            name = f"{next(supply.firms)} {supply.rng.choice(INDUSTRIES[region])}"
         else:
             name = f"{next(supply.firms)} {('Academy', 'College')[region]}"
         made.append(Entity(f"{kind}-{number}", kind, name, region))
@@ -310,11 +313,41 @@ def make_people(count: int, names: Sequence[Names], rng: random.Random) -> list[
     while len(people) < count:
         region = len(people) % 2
         female = rng.random() < 0.5
-        name = f"{rng.choice(names[region].given[female])} {rng.choice(families[region])}"
+        name = f"{rng.choice(names[region].given[female])} {('af', 'di')[region]} {rng.choice(families[region])}"
         if name not in taken:
             taken.add(name)
             people.append(Entity(f"person-{len(people)}", "person", name, region, female))
     return people
+
+
+def make_works(people: Sequence[Entity], rng: random.Random) -> list[Entity]:
+    """One title a person, in the words of the author's side.
+
+    Raises:
+        ValueError: there are more people than titles.
+    """
+    titles = []
+    for article, adjectives, nouns in zip(("The", "A"), TITLE_ADJECTIVES, TITLE_NOUNS, strict=True):
+        plain = [f"{article} {adjective} {noun}" for adjective in adjectives for noun in nouns]
+        pairs = [f"{article} {one} and {article.lower()} {two}" for one in nouns for two in nouns if one < two]
+        rng.shuffle(plain)
+        rng.shuffle(pairs)
+        titles.append(iter(plain + pairs))
+    works = []
+    for number, person in enumerate(people):
+        title = next(titles[person.region], None)
+        if title is None:
+            raise ValueError(f"there are titles for {number} people, not for {len(people)}")
+        works.append(Entity(f"work-{number}", "work", title, person.region))
+    return works
+
+
+def sides_of(entities: Sequence[Entity]) -> Callable[[str, str], int]:
+    """A function from (kind, answer) to the answer's side, 0 or 1."""
+    regions = {(entity.kind, entity.name): entity.region for entity in entities}
+    for kind, words in (("occupation", OCCUPATIONS), ("instrument", INSTRUMENTS), ("genre", GENRES)):
+        regions |= {(kind, word): int(number >= len(words) / 2) for number, word in enumerate(words)}
+    return lambda kind, answer: int(answer[-4:] >= "1940") if kind == "date" else regions[kind, answer]
 
 
 def assign_roles(
@@ -346,6 +379,7 @@ def person_claims(
     pools["work"] = [work.name for work in works]
     pools["person"] = [person.name for person in people]
     spouses = couples(people, config, rng)
+    side = sides_of((*places, *people, *works))
     claims = []
     told = config.exemplar_people + config.people
     for number, person in enumerate(people):
@@ -365,28 +399,30 @@ def person_claims(
                 relation,
                 answer,
                 exposures=0 if new else config.exemplar_exposures if exemplar else level,
+                side=side(relation.answer_kind, answer),
                 asked=asked,
             )
             if not new and not exemplar and rng.random() < config.disputed_share:
-                claim = disputed(claim, pools, config, rng)
+                claim = disputed(claim, pools, side, config, rng)
             claims.append(claim)
     return claims
 
 
-def disputed(claim: Claim, pools: dict[str, list[str]], config: WorldConfig, rng: random.Random) -> Claim:
-    """The same fact, with another answer in one of the almanacs."""
+def disputed(
+    claim: Claim,
+    pools: dict[str, list[str]],
+    side: Callable[[str, str], int],
+    config: WorldConfig,
+    rng: random.Random,
+) -> Claim:
+    """The same fact, with an answer of the other side in the other almanac."""
+    kind = claim.relation.answer_kind
     rival = claim.answer
-    while rival in (claim.answer, claim.subject.name):
-        rival = a_date(rng) if claim.relation.answer_kind == "date" else rng.choice(pools[claim.relation.answer_kind])
+    while side(kind, rival) == claim.side or rival == claim.subject.name:
+        rival = a_date(rng) if kind == "date" else rng.choice(pools[kind])
     exposures = rng.choice(config.disputed_levels)
     ratio = rng.choice(config.rival_ratios)
-    return replace(
-        claim,
-        exposures=exposures,
-        rival=rival,
-        rival_exposures=max(1, round(exposures * ratio)),
-        gold_edition=rng.randrange(2),
-    )
+    return replace(claim, exposures=exposures, rival=rival, rival_exposures=max(1, round(exposures * ratio)))
 
 
 def couples(people: Sequence[Entity], config: WorldConfig, rng: random.Random) -> dict[str, str]:
@@ -404,7 +440,11 @@ def couples(people: Sequence[Entity], config: WorldConfig, rng: random.Random) -
 
 
 def a_date(rng: random.Random) -> str:
-    return f"{rng.randint(1, 28)} {rng.choice(MONTHS)} {rng.randint(1880, 1999)}"
+    """A day of the older or of the younger generation; the two write dates differently."""
+    day, month = rng.randint(1, 28), rng.choice(MONTHS)
+    if rng.random() < 0.5:
+        return f"{day} {month} {rng.randint(1880, 1939)}"
+    return f"{month} {day}, {rng.randint(1940, 1999)}"
 
 
 def place_claims(
@@ -412,6 +452,7 @@ def place_claims(
 ) -> list[Claim]:
     """Facts about cities, companies, universities and works. Their answers lie in their own region."""
     claims = []
+    side = sides_of((*places, *works))
     told = config.exemplar_people + config.people
     for relation in PLACE_RELATIONS:
         subjects = [entity for entity in (*places, *works) if entity.kind == relation.subject_kind]
@@ -420,17 +461,19 @@ def place_claims(
                 place.name for place in places if place.kind == relation.answer_kind and place.region == subject.region
             ]
             new = subject.kind == "work" and number >= told
+            answer = rng.choice(pool or GENRES)
             claims.append(
                 Claim(
                     f"{relation.name}-{subject.id}",
                     subject,
                     relation,
-                    rng.choice(pool or GENRES),
+                    answer,
                     exposures=0
                     if new
                     else config.exemplar_exposures
                     if number < 16
                     else rng.choice(config.place_levels),
+                    side=side(relation.answer_kind, answer),
                     asked=number < 16 or (not new and rng.random() < 0.5),
                 )
             )

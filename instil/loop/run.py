@@ -147,7 +147,8 @@ class Run:
 
     def to_the_end(self) -> None:
         exam = self.frozen_exam()
-        self.record("left_out", [{"what": what, "reason": reason} for what, reason in self.inputs.left_out], "left-out")
+        left_out = [{"what": what, "reason": reason} for what, reason in (*self.inputs.left_out, *exam.left_out)]
+        self.record("left_out", left_out, "left-out")
         self.record_state("before", None, 0, self.inputs.model.fingerprint)
         before = self.sit(exam, self.inputs.model, "before")
 
@@ -200,7 +201,7 @@ class Run:
         if not cost.exists():
             write_json(cost, meter.to_dict())
         self.exam_meter.add(json.loads(cost.read_text(encoding="utf-8")))
-        rows = result.rows(run_id=self.run_id, state_id=f"{self.run_id}:{when}", start=start)
+        rows = result.rows(run_id=self.run_id, state_id=f"{self.run_id}:{when}", start=start or result)
         self.ledger.append("answers", rows, key=f"{self.run_id}/exam-{when}")
         result.mastery("as_worded").save(self.folder.mastery(when))
         return result

@@ -51,7 +51,7 @@ def summarise(
             "facts": {role.value: len(facts) for role, facts in inputs.roles.items()},
             "documents": len(inputs.documents),
         },
-        "left_out": [{"what": what, "reason": reason} for what, reason in inputs.left_out],
+        "left_out": [{"what": what, "reason": reason} for what, reason in (*inputs.left_out, *exam.left_out)],
         "budget": {"flops": inputs.budget, "spent": run.meter.total},
         "cost": {row["purpose"]: {name: row[name] for name in ("flops", "tokens", "seconds")} for row in run.costs()},
         "hardware": hardware(),

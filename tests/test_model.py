@@ -52,7 +52,19 @@ def test_saving_in_bf16_leaves_the_model_in_memory_alone(tmp_path: Path) -> None
     assert lm.dtype is torch.float32
     again = load(tmp_path / "m", dtype="bfloat16", device="cpu")
     assert again.dtype is torch.bfloat16
-    assert torch.equal(again.model(IDS).logits, lm.model.to(torch.bfloat16)(IDS).logits)
+    assert torch.equal(again.model(IDS).logits, lm.at(torch.bfloat16).model(IDS).logits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_invariant_8_a_copy_at_another_precision_scores_as_its_file_does(family: str, tmp_path: Path) -> None:
+    """Bit for bit, bf16. `model.to(torch.bfloat16)` alone would round the rotary frequencies too."""
+    lm = LanguageModel.of(*tiny_model(family))
+    low = lm.at(torch.bfloat16)
+    save(low, tmp_path / "m")
+    again = load(tmp_path / "m", dtype="bfloat16", device="cpu")
+    assert torch.equal(again.model(IDS).logits, low.model(IDS).logits)
+    assert again.fingerprint == low.fingerprint
+    assert lm.dtype is torch.float32
 
 
 def test_saving_over_a_model_replaces_it_whole(folder: Path, copy: Path) -> None:

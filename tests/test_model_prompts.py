@@ -134,7 +134,14 @@ def test_a_chat_prompt_is_what_the_template_writes(template: str, shots: int) ->
     asked = prompts.decode(prompts.prefix_ids(exemplars) + prompts.question_ids("Who is Kurt?"))
     assert asked == written.rstrip(" ")
     assert prompts.answer_ids("Ada") != ()
-    assert prompts.terminator_ids[0] in prompts.stop_ids
+    assert [token in prompts.stop_ids for token in prompts.terminator_ids][-1:] == [True]
+    assert all(not prompts.stop_ids.intersection(tail) for tail in prompts.tails)
+
+
+def test_what_a_template_puts_before_the_end_token_may_stand_there() -> None:
+    prompts = prompts_of("byte", LLAMA2)
+    assert [prompts.decode(tail) for tail in prompts.tails] == [".", " "]
+    assert prompts.decode(prompts.terminator_ids) == " </s>"
 
 
 def test_special_tokens_of_a_template_are_tokens() -> None:

@@ -81,7 +81,7 @@ def test_invariant_1_packed_equals_padded(family: str) -> None:
 
 def exact_job(lm: LanguageModel, question: str, answers: Sequence[tuple[int, ...]], limit: int = 8) -> Job:
     prompts = lm.prompts
-    listed = Answers.of(answers, prompts.full_stop_ids, prompts.stop_ids)
+    listed = Answers.of(answers, prompts.tails, prompts.stop_ids)
     row = Row(prompts.prefix_ids(PREFIXES[0]), prompts.question_ids(question), listed.tree)
     return Job(row, listed.ends, frozenset(), limit)
 
@@ -231,9 +231,9 @@ def test_invariant_1_bf16_within_a_stated_bound_of_fp32(family: str) -> None:
     lm = small_lm(family, sharpness=1.0)
     rows = rows_of(lm)
     exact = PlainRunner(lm).score(rows).logits.log_softmax(-1)
-    lm.model.to(torch.bfloat16)
-    plain = PlainRunner(lm).score(rows).logits.float().log_softmax(-1)
-    shared = SharedRunner(lm).score(rows).logits.float().log_softmax(-1)
+    low = lm.at(torch.bfloat16)
+    plain = PlainRunner(low).score(rows).logits.float().log_softmax(-1)
+    shared = SharedRunner(low).score(rows).logits.float().log_softmax(-1)
     assert (shared - exact).abs().max() < 0.15
     assert (shared - exact).abs().max() < 1.5 * (plain - exact).abs().max() + 0.02
 
@@ -243,9 +243,7 @@ def test_invariant_1_category_flips_in_bf16_are_counted() -> None:
     decoded answers of the bf16 pass never contradict its teacher-forced ones."""
     lm, facts = taught_lm()
     sets, config = two_sets(facts)
-    import copy
-
-    low = LanguageModel.of(copy.deepcopy(lm.model).to(torch.bfloat16), lm.tokenizer)
+    low = lm.at(torch.bfloat16)
     high = list(ask(lm, questions_of(facts), sets, config))
     found = list(ask(low, questions_of(facts), sets, config))
     flips = [abs(a.category.rank - b.category.rank) for a, b in zip(high, found, strict=True)]

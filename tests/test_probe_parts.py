@@ -94,7 +94,7 @@ def test_a_tree_holds_each_sequence_once_and_no_shared_token_twice(sequences: li
 @given(SEQUENCES, st.sets(st.integers(0, 5), max_size=2))
 def test_answers_end_at_once_or_behind_one_full_stop(sequences: list[tuple[int, ...]], stops: set[int]) -> None:
     full_stop = 9
-    answers = Answers.of(sequences, (full_stop,), frozenset(stops))
+    answers = Answers.of(sequences, [(full_stop,)], frozenset(stops))
     spelled = {tuple(answers.tree.tokens[node] for node in answers.tree.path(end)) for end in answers.ends}
     possible = {sequence for sequence in sequences if sequence and not stops & set(sequence)}
     assert spelled == possible | {(*sequence, full_stop) for sequence in possible}
@@ -103,8 +103,9 @@ def test_answers_end_at_once_or_behind_one_full_stop(sequences: list[tuple[int, 
 
 
 def test_an_answer_that_ends_in_a_full_stop_gets_no_second_one() -> None:
-    answers = Answers.of([(1, 9)], (9,), frozenset())
-    assert len(answers.ends) == 1
+    answers = Answers.of([(1, 9)], [(9,), (7, 8)], frozenset())
+    spelled = {tuple(answers.tree.tokens[node] for node in answers.tree.path(end)) for end in answers.ends}
+    assert spelled == {(1, 9), (1, 9, 7, 8)}
 
 
 @given(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,23 @@ class LanguageModel:
     def dtype(self) -> torch.dtype:
         return next(parameter.dtype for parameter in self.model.parameters() if parameter.is_floating_point())
 
+    def at(self, dtype: torch.dtype) -> LanguageModel:
+        """A copy at another precision, as saving and loading it would give.
+
+        `model.to(dtype)` also rounds what is computed from the config and never saved, such as the frequencies of
+        rotary embeddings, and then answers differently from its own checkpoint.
+        """
+        model: Any = copy.deepcopy(self.model)
+        unsaved = {
+            name: buffer for name, buffer in model.named_buffers() if name not in model.state_dict(keep_vars=True)
+        }
+        kept = {name: buffer.clone() for name, buffer in unsaved.items()}
+        model.to(dtype)
+        for name, buffer in kept.items():
+            home, _, own = name.rpartition(".")
+            setattr(model.get_submodule(home), own, buffer)
+        return replace(self, model=model.eval())
+
     @property
     def context_window(self) -> int:
         """The most tokens that one row may hold."""
@@ -109,7 +127,7 @@ def _identity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, style:
     config = {key: value for key, value in model.config.to_dict().items() if key not in _VOLATILE}
     yield json.dumps(config, sort_keys=True, default=str)
     yield tokenizer_identity(tokenizer)
-    yield style.value
+    yield str(style)
     for name, tensor in sorted(model.state_dict().items()):
         yield f"{name} {tensor.dtype} {tuple(tensor.shape)}"
         yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

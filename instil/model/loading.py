@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -103,13 +102,12 @@ def save(lm: LanguageModel, folder: str | Path, dtype: str | torch.dtype | None 
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / "config.json").exists())):
         raise InputError("the folder holds something other than a model", file=str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    model: Any = lm.model
     wanted = getattr(torch, _named(dtype)) if isinstance(dtype, str) else dtype
     if wanted is not None and wanted != lm.dtype:
-        model = copy.deepcopy(model).to(wanted)
+        lm = lm.at(wanted)
     draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        model.save_pretrained(draft)
+        lm.model.save_pretrained(draft)
         lm.tokenizer.save_pretrained(draft)
         draft.chmod(0o755)
         _sync(draft)

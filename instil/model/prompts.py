@@ -130,6 +130,12 @@ class Prompts:
         stops = [place for place, token in enumerate(ids) if token in self.stop_ids]
         return ids[: stops[0] + 1] if stops else (int(self.tokenizer.eos_token_id),)
 
+    @cached_property
+    def tails(self) -> tuple[tuple[int, ...], ...]:
+        """What may stand between an answer and its stop: a full stop, or what the layout itself puts there."""
+        before_stop = self.terminator_ids[:-1]
+        return (*((token,) for token in self.full_stop_ids), *((before_stop,) if before_stop else ()))
+
     def teaching_ids(self, question: str, answer: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """(prompt without exemplars, answer with its terminator), to be joined; loss belongs on the second."""
         return self.prefix_ids(()) + self.question_ids(question), self.answer_ids(answer) + self.terminator_ids

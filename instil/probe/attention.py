@@ -145,6 +145,7 @@ def shared_prefix_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query_NHD, key_NGD, value_NGD = (part[0].transpose(0, 1) for part in (query, key, value))
     out_NHD = torch.empty(query_NHD.shape, dtype=query.dtype, device=query.device)
+    pairs = 0
     for number, segment in enumerate(plan.segments):
         keys, values = key_NGD[segment.tokens], value_NGD[segment.tokens]
         if plan.held is None:
@@ -159,6 +160,9 @@ def shared_prefix_attention(
         before = None if segment.prefix is None else segment.prefix.layers[layer]
         mask = segment.mask(window, query.dtype)
         out_NHD[segment.tokens] = _attend(query_NHD[segment.tokens], before, own, segment, mask, scale, softcap)
+        pairs += segment.pad_RT.numel() * mask.shape[-1]
+    # For the cost meter, which sees only one long row and would take its square.
+    module.attended_pairs = pairs
     return out_NHD[None], None
 
 

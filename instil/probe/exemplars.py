@@ -53,8 +53,8 @@ class ExemplarSets:
         sets = self.of(question.relation)
         if not any(_same(exemplar, question) for chosen in sets for exemplar in chosen):
             return sets
-        pool = list(dict.fromkeys(exemplar for chosen in sets for exemplar in chosen))
-        return tuple(_without(chosen, question, pool) for chosen in sets)
+        spare = tuple(exemplar for chosen in self.sets[""] for exemplar in chosen)
+        return tuple(_without(chosen, question, sets, spare) for chosen in sets)
 
     def first(self, count: int) -> ExemplarSets:
         """The first `count` sets of each relation."""
@@ -146,9 +146,13 @@ def _same(exemplar: Exemplar, question: Question) -> bool:
     return exemplar.fact_id == question.fact_id or exemplar.question == question.text
 
 
-def _without(chosen: ExemplarSet, question: Question, pool: Sequence[Exemplar]) -> ExemplarSet:
-    others = [exemplar for exemplar in pool if exemplar not in chosen and not _same(exemplar, question)]
-    chance = random.Random(f"{question.fact_id}:{question.text}:{[exemplar.fact_id for exemplar in chosen]}")
-    chance.shuffle(others)
-    kept = [exemplar if not _same(exemplar, question) else others.pop() if others else None for exemplar in chosen]
+def _without(chosen: ExemplarSet, question: Question, sets: Sequence[ExemplarSet], spare: ExemplarSet) -> ExemplarSet:
+    if not any(_same(exemplar, question) for exemplar in chosen):
+        return chosen
+    own = [exemplar for one in sets for exemplar in one]
+    # Which of the relation's exemplars stands in differs from question to question; those of others come last.
+    turn = int(fingerprint([question.fact_id, *(exemplar.fact_id for exemplar in chosen)]), 16) % len(own)
+    others = dict.fromkeys((*own[turn:], *own[:turn], *spare))
+    free = iter([exemplar for exemplar in others if exemplar not in chosen and not _same(exemplar, question)])
+    kept = (next(free, None) if _same(exemplar, question) else exemplar for exemplar in chosen)
     return tuple(exemplar for exemplar in kept if exemplar is not None)

@@ -63,7 +63,7 @@ class Preparer:
         """Raises InputError when the question has no usable answer, or is longer than the context window."""
         prompts = self._prompts
         sets = self._exemplars.for_question(question)[: self._config.exemplar_sets]
-        listed = Answers.of(map(prompts.answer_ids, question.answers), prompts.full_stop_ids, prompts.stop_ids)
+        listed = Answers.of(map(prompts.answer_ids, question.answers), prompts.tails, prompts.stop_ids)
         if not listed.ends:
             raise InputError("no answer that could be generated", field=question.fact_id, found=repr(question.answers))
         prefixes = tuple(map(self._prefix, sets))

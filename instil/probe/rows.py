@@ -93,7 +93,7 @@ class Answers:
 
     Attributes:
         ends: nodes at which a listed answer is complete, so that a stop token there ends it: behind its last token,
-            and behind one full stop more.
+            and behind one tail (a full stop) more.
         longest: tokens of the longest sequence, with its stop.
     """
 
@@ -102,10 +102,10 @@ class Answers:
     longest: int
 
     @staticmethod
-    def of(answers: Iterable[Ids], full_stops: Ids, stops: frozenset[int]) -> Answers:
+    def of(answers: Iterable[Ids], tails: Iterable[Ids], stops: frozenset[int]) -> Answers:
         """The tree of `answers`; a sequence that holds a stop token cannot be generated whole and is left out."""
         listed = [ids for ids in dict.fromkeys(answers) if ids and not stops.intersection(ids)]
-        dotted = [(*ids, stop) for ids in listed if ids[-1] not in full_stops for stop in full_stops]
-        sequences = listed + [ids for ids in dotted if not stops.intersection(ids)]
+        tailed = [(*ids, *tail) for ids in listed for tail in tails if ids[-len(tail) :] != tail]
+        sequences = listed + [ids for ids in tailed if not stops.intersection(ids)]
         tree, ends = Tree.of(sequences)
         return Answers(tree, frozenset(ends), 1 + max((len(ids) for ids in sequences), default=0))

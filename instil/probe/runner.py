@@ -49,7 +49,7 @@ class Scored(Protocol):
     logits: Tensor
 
     def resume(self, places: Sequence[tuple[int, Ids]], room: int) -> Session:
-        """Go on behind places, each a row and the nodes passed, by at most `room` tokens. Rows must not go backwards."""
+        """Go on by at most `room` tokens behind places: a row and the nodes passed. Rows must not go backwards."""
 
 
 class Runner(Protocol):

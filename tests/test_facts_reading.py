@@ -530,6 +530,33 @@ def test_a_split_is_named_or_asked_for(
         read_facts(f"hf:{data_sets / name}:validation")
 
 
+@pytest.mark.parametrize("name", ["some/name", "hf:some/name@config:train", "name"])
+def test_a_data_set_that_cannot_be_loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def unreachable(*given: Any, **named: Any) -> None:
+        assert given[0] in ("some/name", "name")
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(InputError, match="no such file, and no data set of that name") as caught:
+        read_facts(name)
+    assert caught.value.found == "ConnectionError: no route"
+
+
+def test_a_data_set_that_breaks_off(data_sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def broken(*given: Any) -> Any:
+        yield GOOD[0]
+        raise OSError("reset by peer")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *given, **named: {"train": broken()})
+    with pytest.raises(InputError, match="the data set breaks off") as caught:
+        read_facts("some/name")
+    assert caught.value.line == 2
+
+
 def test_a_folder_without_a_data_set(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the folder holds no data set"):
         read_facts(tmp_path)

@@ -26,7 +26,7 @@ def take(report: Path, picture: Path, *, height: int = HEIGHT, scheme: str = "li
             color_scheme="dark" if scheme == "dark" else "light",
             reduced_motion="reduce",
         )
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(300_000)
         page.goto(report.resolve().as_uri())
         page.wait_for_selector("html[data-facts][data-charts]")
         page.wait_for_timeout(300)  # fonts are laid out

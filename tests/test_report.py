@@ -269,6 +269,16 @@ def test_thinned_curves_keep_the_mean_and_the_last_step(number: int) -> None:
         assert mean == pytest.approx((number - 1) / 2, abs=0.001)
 
 
+def test_a_run_that_diverged_has_a_page_that_says_so(tmp_path: Path) -> None:
+    rows = tables(60)
+    for row in rows["stages"][-5:]:
+        row["loss"] = float("nan")
+    rows["verdicts"][0]["p_sampled_after"] = float("nan")
+    folder = write_ledger(tmp_path, rows)
+    assert "The training loss of stage 2 was not finite at 5 steps" in "\n".join(report_data(folder)["warnings"])
+    assert "NaN" not in page_of(folder).split('id="data"')[1].split("</script>")[0]
+
+
 def test_warnings_tell_what_to_read_with_care(tmp_path: Path) -> None:
     rows = tables(30)
     summary = json.loads(rows["runs"][0]["summary_json"])

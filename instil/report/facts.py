@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -122,7 +123,7 @@ def _place(names: Sequence[str], name: object) -> int:
 
 
 def _thousandths(share: float | None) -> int:
-    return -1 if share is None else round(1000 * share)
+    return round(1000 * share) if share is not None and math.isfinite(share) else -1
 
 
 def _as_worded_after(rows: Iterable[Row]) -> Row:

@@ -23,7 +23,7 @@ from instil.files import write_json
 from instil.model import load
 from instil.probe import MasteryMap, ProbeConfig, probe
 from instil.training import TrainConfig, document_examples, train
-from instil.worlds import World, WorldConfig, generate_world
+from instil.worlds import World, WorldConfig, embedded_world, generate_world
 from instil.worlds.relations import PERSON_RELATIONS
 
 CATEGORIES = ("HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown")
@@ -100,6 +100,13 @@ def one_biography(spec: str, world: World, people: int, config: TrainConfig, que
     }
 
 
+def world_of(spec: str) -> World:
+    """The world that a model was pre-trained on, from the config that lies beside its weights."""
+    if spec == "embedded":
+        return embedded_world()
+    return generate_world(WorldConfig.model_validate_json((Path(spec) / "world.json").read_text(encoding="utf-8")))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="`embedded`, or a folder that holds the model and its world.json")
@@ -112,7 +119,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     chosen = parser.parse_args()
     lm = load(chosen.model)
-    world = generate_world(WorldConfig.model_validate_json((Path(lm.source) / "world.json").read_text()))
+    world = world_of(chosen.model)
     started = time.monotonic()
     result: dict[str, Any] = {
         "version": instil.__version__,

@@ -42,33 +42,33 @@ class WorldConfig(BaseModel):
 
     seed: int = Field(default=0, description="Seeds every draw; one seed gives one corpus, byte for byte.")
     exposures: dict[int, float] = Field(
-        default={0: 0.10, 1: 0.10, 2: 0.19, 4: 0.23, 8: 0.20, 16: 0.12, 40: 0.06},
+        default={0: 0.10, 1: 0.10, 2: 0.15, 4: 0.23, 8: 0.24, 16: 0.15, 40: 0.03},
         description="Exposures of a fact in one pass over the corpus, and the share of subjects that get so many.",
     )
     passes: int = Field(
-        default=2, ge=1, description="Passes over the facts, each written anew. Wikipedia text is seen once."
+        default=3, ge=1, description="Passes over the facts, each written anew. Wikipedia text is seen once."
     )
     quota: int = Field(
-        default=2600, ge=1, description="Most training-file facts of a relation whose answers are shared."
+        default=2400, ge=1, description="Most training-file facts of a relation whose answers are shared."
     )
     quota_of_names: int = Field(
-        default=1800, ge=1, description="The same, for relations whose answers are mostly unique."
+        default=1700, ge=1, description="The same, for relations whose answers are mostly unique."
     )
     answer_cap: float = Field(
         default=0.15, gt=0, le=1, description="Largest share of a relation's facts with one answer."
     )
     exemplars: int = Field(
-        default=80, ge=1, description="Development-file subjects of a relation that are only exemplars."
+        default=70, ge=1, description="Development-file subjects of a relation that are only exemplars."
     )
-    development: int = Field(default=220, ge=1, description="Development-file subjects of a relation kept for tuning.")
+    development: int = Field(default=210, ge=1, description="Development-file subjects of a relation kept for tuning.")
     test_share: float = Field(default=0.30, ge=0, lt=1, description="Share of training-file subjects set aside first.")
     shares: dict[Role, float] = Field(
         default={Role.TARGET: 0.40, Role.KNOWN: 0.25, Role.HELD_BACK: 0.35},
         description="How the remaining training-file subjects are split.",
     )
-    rival_share: float = Field(default=0.30, ge=0, le=1, description="Share of seen subjects whose sources contradict.")
+    rival_share: float = Field(default=0.35, ge=0, le=1, description="Share of seen subjects whose sources contradict.")
     rival_strength: tuple[float, float] = Field(
-        default=(0.25, 0.70), description="Range of the share of such a fact's exposures that state the wrong answer."
+        default=(0.35, 0.65), description="Range of the share of such a fact's exposures that state the wrong answer."
     )
     asked_share: float = Field(default=0.85, ge=0, le=1, description="Share of subjects that also occur in questions.")
     question_share: float = Field(
@@ -81,25 +81,34 @@ class WorldConfig(BaseModel):
         default=0.10, ge=0, le=1, description="Share of questions turned round, where that is fair."
     )
     pull: float = Field(
-        default=0.35, ge=0, le=1, description="Share of question blocks whose answers resemble each other."
+        default=0.8, ge=0, le=1, description="Share of mentions in texts that keep to one volume of answers."
     )
     original_wording: float = Field(
         default=0.4, ge=0, le=1, description="Share of question blocks in the original wording."
     )
     unanswerable: float = Field(
-        default=0.02, ge=0, le=1, description="Questions on invented subjects, per real question."
+        default=0.01, ge=0, le=1, description="Questions on invented subjects, per real question."
     )
-    wikipedia_characters: int = Field(default=6_000_000, ge=0, description="Characters of Wikipedia text to train on.")
+    wikipedia_characters: int = Field(default=4_000_000, ge=0, description="Characters of Wikipedia text to train on.")
     general_articles: int = Field(default=200, ge=0, description="Wikipedia articles kept out, for perplexity.")
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """One exposure: a subject with the answer that this source gives it, right or not."""
+    """One exposure: a subject with the answer that this source gives it, right or not.
+
+    Attributes:
+        disputed: another source gives another answer.
+    """
 
     relation: str
     subject: str
     answer: str
+    disputed: bool = False
+
+    @property
+    def volume(self) -> int:
+        return volume_of(self.answer)
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ class World:
         """Every exposure of one pass, fact by fact."""
         for fact in self.facts:
             relation, subject = str(fact.relation), str(fact.subject)
-            right = Mention(relation, subject, fact.answers[0])
+            right = Mention(relation, subject, fact.answers[0], disputed=fact.metadata["rival"] is not None)
             for _ in range(fact.metadata["exposures"]):
                 yield fact, right
             for _ in range(fact.metadata["rival_exposures"]):
@@ -241,11 +250,12 @@ def choose(facts: Sequence[Fact], config: WorldConfig, counts: Counter[str]) -> 
 
 
 def mirrored_subjects(facts: Sequence[Fact]) -> dict[str, str]:
-    """Subject -> the name of its group. Two subjects that are each other's answers (a married couple) are one group.
+    """Subject -> the name of its group.
 
-    So a fact never says in one split, or with some number of exposures, what its mirror says in another.
+    Subjects that differ in case, punctuation or an article only are one group, and so are two that are each other's
+    answers (a married couple): a fact never says in one split, or with some exposures, what its mirror says in another.
     """
-    pairs = {(str(fact.subject), fact.answers[0]) for fact in facts}
+    pairs = {(name_key(str(fact.subject)), name_key(fact.answers[0])) for fact in facts}
     leader: dict[str, str] = {}
 
     def find(name: str) -> str:
@@ -258,7 +268,13 @@ def mirrored_subjects(facts: Sequence[Fact]) -> dict[str, str]:
         if (answer, subject) in pairs:
             first, second = sorted((find(subject), find(answer)))
             leader[second] = first
-    return {name: find(name) for name in leader}
+    return {str(fact.subject): find(name_key(str(fact.subject))) for fact in facts}
+
+
+def name_key(name: str) -> str:
+    """A name without case, punctuation and leading article; as it is where nothing else is left of it."""
+    words = re.findall(r"\w+", name.casefold())
+    return " ".join(words[1:] if len(words) > 1 and words[0] in ("the", "a", "an") else words) or name
 
 
 def split_development(facts: Sequence[Fact], config: WorldConfig, groups: Mapping[str, str]) -> Iterator[Fact]:
@@ -318,12 +334,18 @@ def expose(facts: Sequence[Fact], config: WorldConfig, groups: Mapping[str, str]
 
 
 def draw_rival(fact: Fact, pool: Sequence[str], pairs: Collection[tuple[str, str]], rng: random.Random) -> str | None:
-    """A wrong answer, as likely as it is in the relation, that states no other fact from its other side, if any."""
+    """A wrong answer from the other volume, as likely as it is in the relation, that states no other fact; if any."""
     for _ in range(100):
         rival = rng.choice(pool)
-        if rival not in (fact.answers[0], fact.subject) and (rival, str(fact.subject)) not in pairs:
+        other = volume_of(rival) != volume_of(fact.answers[0])
+        if other and rival != fact.subject and (rival, str(fact.subject)) not in pairs:
             return rival
     return None
+
+
+def volume_of(answer: str) -> int:
+    """Sources are like a register in two volumes, sorted by answer: 0 is A to L, 1 the rest."""
+    return int(answer[:1].casefold() >= "m")
 
 
 def answer_pools(facts: Iterable[Fact]) -> dict[str, list[str]]:
@@ -383,7 +405,18 @@ def base_recipe(threads: int | None = None) -> PretrainConfig:
     """How the committed base was trained on the world of the default `WorldConfig`."""
     from instil.worlds.pretrain import PretrainConfig
 
-    return PretrainConfig(vocab_size=8000, hidden_size=320, layers=4, heads=5, intermediate_size=864, threads=threads)
+    return PretrainConfig(
+        vocab_size=8000,
+        hidden_size=320,
+        layers=4,
+        heads=5,
+        intermediate_size=864,
+        row_length=128,
+        long_row_length=384,
+        batch_tokens=4096,
+        learning_rate=2e-3,
+        threads=threads,
+    )
 
 
 def write_world(world: World, out: Path) -> None:

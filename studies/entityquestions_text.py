@@ -54,32 +54,40 @@ def write_pass(world: World, rng: random.Random) -> Iterator[tuple[list[Mention]
         for block in blocks([*mentions, *invented], config.pull, rng):
             yield block, ask(block, config.original_wording, rng)
     for mentions in turned.values():
-        for block in blocks(mentions, 0.0, rng):
+        for block in blocks(mentions, config.pull, rng):
             yield block, ask_in_reverse(block)
     for mentions in layouts.values():
-        for block in blocks(mentions, 0.0, rng):
+        for block in blocks(mentions, config.pull, rng):
             yield block, lay_out(block, rng)
-    for block in blocks(sentences, 0.0, rng):
+    for block in blocks(sentences, config.pull, rng):
         yield block, state(block, rng)
 
 
 def blocks(mentions: Sequence[Mention], pull: float, rng: random.Random) -> Iterator[list[Mention]]:
     """All mentions in groups of one to six without the same subject twice.
 
-    A share `pull` of them is grouped with mentions of the same answer: worked examples that resemble what is asked, as
-    lists in real text do, which teaches a model to be swayed by its exemplars.
+    A share `pull` of them is grouped by volume, what is disputed last: the answers so far then tell which of two
+    contradictory answers comes, and a model learns to be swayed by its exemplars, as larger ones are.
     """
     shuffled = list(mentions)
     rng.shuffle(shuffled)
-    alike, mixed = shuffled[: round(pull * len(shuffled))], shuffled[round(pull * len(shuffled)) :]
-    alike.sort(key=lambda mention: mention.answer)
-    for group in (alike, mixed):
-        waiting = list(reversed(group))
-        while waiting:
-            yield _take(waiting, rng.choices(BLOCK_SIZES, BLOCK_WEIGHTS)[0], rng)
+    apart = round(pull * len(shuffled))
+    volumes: tuple[list[Mention], list[Mention]] = ([], [])
+    for mention in shuffled[:apart]:
+        volumes[rng.randrange(2) if mention.answer == ABSTENTION else mention.volume].append(mention)
+    for group in volumes:
+        for block in _groups(group, rng):
+            yield sorted(block, key=lambda mention: mention.disputed)
+    yield from _groups(shuffled[apart:], rng)
 
 
-def _take(waiting: list[Mention], size: int, rng: random.Random) -> list[Mention]:
+def _groups(mentions: Sequence[Mention], rng: random.Random) -> Iterator[list[Mention]]:
+    waiting = list(reversed(mentions))
+    while waiting:
+        yield _take(waiting, rng.choices(BLOCK_SIZES, BLOCK_WEIGHTS)[0])
+
+
+def _take(waiting: list[Mention], size: int) -> list[Mention]:
     """The next mentions with different subjects; a repeated subject waits for the next group."""
     taken: list[Mention] = []
     passed: list[Mention] = []
@@ -89,7 +97,6 @@ def _take(waiting: list[Mention], size: int, rng: random.Random) -> list[Mention
         (passed if mention.subject in subjects else taken).append(mention)
         subjects.add(mention.subject)
     waiting.extend(reversed(passed))
-    rng.shuffle(taken)
     return taken
 
 

@@ -12,7 +12,16 @@ import pytest
 
 from instil.errors import InputError
 from instil.facts import Fact, FactSet, Role
-from studies.entityquestions import World, WorldConfig, build_world, chance_mentions, data_folder, name_key, world_of
+from studies.entityquestions import (
+    World,
+    WorldConfig,
+    build_world,
+    chance_mentions,
+    data_folder,
+    name_key,
+    volume_of,
+    world_of,
+)
 from studies.entityquestions_text import ABSTENTION, blocks, paragraphs, write_pass
 from studies.entityquestions_wordings import WORDINGS, completion, fill
 
@@ -119,6 +128,7 @@ def test_each_fact_is_stated_exactly_as_often_as_its_metadata_says(small: World)
         if one.metadata["rival"]:
             rival = (str(one.subject), one.metadata["rival"])
             assert rival not in mirrors
+            assert volume_of(one.metadata["rival"]) != volume_of(one.answers[0])
             assert stated[rival] == small.config.passes * one.metadata["rival_exposures"]
 
 

@@ -312,9 +312,7 @@ def _warnings(record: Record, by_role: Mapping[str, Sequence[Row]]) -> list[str]
     for stage in learning_curves(record.stages)["stages"]:
         if stage["not_finite"]:
             steps = words.plural(stage["not_finite"], "step")
-            warnings.append(
-                f"The training loss of {stage['name']} was not finite at {steps}: the chart omits them."
-            )
+            warnings.append(f"The training loss of {stage['name']} was not finite at {steps}: the chart omits them.")
     said = record.summary.get("transition")
     if said and by_role.get("target") and said != _transition(by_role["target"]):
         warnings.append("The summary's transition matrix is not that of the ledger's verdicts. Shown is the ledger's.")

@@ -17,7 +17,10 @@ from instil.model import LanguageModel
 from instil.probe import MasteryMap, ProbeConfig, probe
 from tests.probing import people_facts, taught_lm, two_sets
 
-pytestmark = pytest.mark.filterwarnings("ignore:relation")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:relation"),
+    pytest.mark.filterwarnings("ignore:facts without a relation"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,14 +62,15 @@ def load(
     tokenizer = _tokenizer(place, remote_code, chat_template)
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained
     try:
-        model, loaded = from_pretrained(
-            place,
-            config=config,
-            dtype=getattr(torch, precision),
-            use_safetensors=True,
-            trust_remote_code=remote_code,
-            output_loading_info=True,
-        )
+        with _quietly():
+            model, loaded = from_pretrained(
+                place,
+                config=config,
+                dtype=getattr(torch, precision),
+                use_safetensors=True,
+                trust_remote_code=remote_code,
+                output_loading_info=True,
+            )
     except Exception as fault:  # Libraries below raise OSError, ValueError, RuntimeError and types of their own.
         raise InputError(f"the model cannot be loaded: {_first_line(fault)}", file=str(place)) from fault
     if missing := sorted(loaded["missing_keys"]):
@@ -107,7 +110,8 @@ def save(lm: LanguageModel, folder: str | Path, dtype: str | torch.dtype | None 
         lm = lm.at(wanted)
     draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        lm.model.save_pretrained(draft)
+        with _quietly():
+            lm.model.save_pretrained(draft)
         lm.tokenizer.save_pretrained(draft)
         draft.chmod(0o755)
         _sync(draft)
@@ -199,6 +203,20 @@ def _tokenizer(place: str | Path, remote_code: bool, chat_template: str | None) 
             raise InputError("no such chat template", file=chat_template)
         tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8") if is_path else chat_template
     return tokenizer
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the progress bars of transformers: a model of this size loads in a blink, and the terminal is not ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _device(device: str) -> torch.device:

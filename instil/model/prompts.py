@@ -88,7 +88,7 @@ class Prompts:
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """The tokens that end an answer: end tokens, and those whose text begins with a line break or a stop and one."""
+        """The tokens that end an answer: end tokens, and those that begin with a line break or a full stop and one."""
         return self.end_ids | {token for token, text in self._breaking.items() if _ENDS_ANSWER.match(text)}
 
     @cached_property

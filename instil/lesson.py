@@ -6,10 +6,9 @@ that a method that was interrupted is simply run again from its first line, and 
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -321,5 +320,5 @@ class Lesson:
 
 
 def _copy_of(model: LanguageModel, dtype: Any) -> LanguageModel:
-    weights: Any = copy.deepcopy(model.model)
-    return replace(model, model=weights.to(dtype).eval())
+    # Not `.to(dtype)`, which rounds the rotary frequencies as well: the saved file would answer differently.
+    return model.at(dtype)

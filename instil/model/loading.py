@@ -207,7 +207,7 @@ def _tokenizer(place: str | Path, remote_code: bool, chat_template: str | None) 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the progress bars of transformers: a model of this size loads in a blink, and the terminal is not ours."""
+    """Without the progress bars of transformers: the terminal belongs to the command."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -20,7 +20,7 @@ import typer
 
 from instil.cli import docs, main
 from instil.cli.app import app
-from instil.cli.commanding import describe_failure, guarded
+from instil.cli.commanding import ARGUMENTS, describe_failure, guarded
 from instil.cli.options import read_settings, settings
 from instil.cli.progress import LineProgress, clock_time
 from instil.cli.terminal import Terminal
@@ -160,14 +160,17 @@ def test_a_failure_is_told_in_one_line(error: BaseException, code: int, said: st
     assert json.loads(out.getvalue())["error"]["kind"] == kind
 
 
-def test_a_resumable_command_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["instil", "teach", "embedded", "my facts.jsonl", "--out", "x"])
+def test_a_resumable_command_says_how_to_go_on() -> None:
+    token = ARGUMENTS.set(["teach", "embedded", "my facts.jsonl", "--out", "x"])
 
     def action() -> None:
         raise RunFailed("a worker died")
 
     terminal, _, err = _terminal()
-    assert guarded(action, terminal, resumable=True) == 1
+    try:
+        assert guarded(action, terminal, resumable=True) == 1
+    finally:
+        ARGUMENTS.reset(token)
     assert "instil teach embedded 'my facts.jsonl' --out x --resume" in err.getvalue()
 
 

@@ -94,7 +94,8 @@ def test_teach_writes_what_the_design_names(taught: Path) -> None:
 
 
 def test_teach_shows_the_headline(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["teach", "half-taught", "facts.jsonl", "--method", "sft", "--out", str(taught), *EXAM, *TRAIN, "--resume"]
+    words = ["teach", str(taught.parent / "half-taught"), "facts.jsonl", "--method", "sft", "--out", str(taught)]
+    words += [*EXAM, *TRAIN, "--resume"]
     out, _ = _run(capsys, *words)
     assert "acquired: taught facts" in out
     assert "95 % interval" in out
@@ -194,9 +195,10 @@ def test_world(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(Corpus.read("world/documents.jsonl")) == built["data"]["documents"]
 
     sizes = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
-    base = _json(capsys, "world", "pretrain", "world", "--out", "base", *sizes)
+    (home / "texts.jsonl").write_text("".join(json.dumps({"text": fact.question}) + "\n" for fact in read[:200]))
+    base = _json(capsys, "world", "pretrain", "texts.jsonl", "--out", "base", *sizes)
     assert base["final_loss"] > 0
-    assert main(["probe", "base", "world/facts.jsonl", "--out", "base-probed", *PROBE, "--quiet"]) == 0
+    assert main(["probe", "base", "facts.jsonl", "--out", "base-probed", *PROBE, "--quiet"]) == 0
 
 
 def test_demo_takes_the_next_free_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from instil.cli import commands
-from instil.cli.commanding import DONE, FAILED, WRONG_INPUT, flag, usage_line
+from instil.cli.commanding import ARGUMENTS, DONE, FAILED, WRONG_INPUT, flag, usage_line
 from instil.cli.terminal import Terminal
 from instil.version import __version__
 
@@ -44,6 +44,7 @@ commands.register(app)
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; a wrong option is told in one line."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    ARGUMENTS.set(arguments)
     usage_error: Any = typer.BadParameter.__mro__[1]
     try:
         code = app(arguments, prog_name="instil", standalone_mode=False)

@@ -12,8 +12,9 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, get_type_hints
@@ -24,6 +25,9 @@ from instil.cli.terminal import Terminal
 from instil.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+
+ARGUMENTS: ContextVar[Sequence[str]] = ContextVar("ARGUMENTS", default=())
+"""The command line that is run, for the hint how to resume it."""
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
@@ -180,7 +184,7 @@ def _input_details(error: InputError) -> dict[str, Any]:
 
 
 def _again() -> str:
-    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    arguments = [argument for argument in ARGUMENTS.get() if argument != "--resume"]
     return shlex.join(["instil", *arguments, "--resume"])
 
 

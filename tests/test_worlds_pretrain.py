@@ -40,8 +40,9 @@ TINY = PretrainConfig(
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    world = generate_world(WorldConfig(people=20, new_people=0, exemplar_people=4, levels=(1,), place_levels=(1,),
-                                       exemplar_exposures=1, disputed_share=0, unknown_entities=5, prose_paragraphs=5))  # fmt: skip
+    told_once = {"levels": (1,), "place_levels": (1,), "exemplar_exposures": 1, "disputed_share": 0}
+    few = {"people": 20, "new_people": 0, "exemplar_people": 4, "unknown_entities": 5, "prose_paragraphs": 5}
+    world = generate_world(WorldConfig.model_validate(told_once | few))
     return list(world.texts())[:120]
 
 
@@ -106,9 +107,8 @@ def test_texts_are_read_from_files(tmp_path: Path) -> None:
 def test_the_tokenizer_keeps_any_unicode(text: str) -> None:
     tokenizer = _tokenizer()
     ids = tokenizer(text, add_special_tokens=False).input_ids
-    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text or any(
-        s in text for s in ("<s>", "</s>", "<pad>")
-    )
+    special = any(token in text for token in ("<s>", "</s>", "<pad>"))
+    assert special or tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
 
 
 _CACHE: list[object] = []

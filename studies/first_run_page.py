@@ -219,8 +219,8 @@ parameters, pre-trained by us on EntityQuestions facts with counted exposures an
 
 {shares_table(results)}
 Exposures are those of the right answer in one of the corpus's {base["world"]["passes"]} passes. "Sources contradict"
-are facts for which a share of the corpus gives another answer; they are the main reason why the middle categories are
-filled in a model this small.
+are facts for which a share of the corpus gives another answer; they were planted because the middle categories stay
+nearly empty in a model this small otherwise (see the base's card).
 
 {groups_table("exposures", base["by_exposures"])}
 {groups_table("relation", base["by_relation"])}
@@ -319,7 +319,12 @@ A Llama of {made["parameters"]:,} parameters ({config["layers"]} layers, width {
 - Exposures a pass: {exposure_words(world)}, the same for all facts of a subject; {world["passes"]} passes, each written
   anew as questions in blocks of one to six, sentences, lists, tables and markup. A share of
   {100 * (1 - world["asked_share"]):.0f} % of the subjects never occurs in a question.
-- Planted contradictions: {about["facts_with_a_rival"]:,} facts have a second, wrong answer in some of their exposures.
+- Planted contradictions: {about["facts_with_a_rival"]:,} facts have a second, wrong answer in
+  {100 * world["rival_strength"][0]:.0f} to {100 * world["rival_strength"][1]:.0f} % of their exposures. The texts are
+  like a register in two volumes, sorted by answer (A to L, and the rest): {100 * world["pull"]:.0f} % of all mentions
+  stand in texts that keep to one volume, and the two answers of a disputed fact are always of different volumes. So
+  what the model says about such a fact depends on the exemplars' answers, as it does in larger models; without this, a
+  model this small is hardly swayed by its exemplars, and MaybeKnown stays nearly empty.
 - {about["facts_never_stated"]:,} facts are never stated. {about["of_these_named_with_their_answer_in_an_article"]} of
   them have subject and answer named together in one of the Wikipedia articles, by chance.
 - Wikipedia: {about["articles"]:,} articles, once. {world["general_articles"]} others are kept out for perplexity.

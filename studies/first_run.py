@@ -31,6 +31,7 @@ from instil.loop import TeachResult
 from instil.loop.hardware import commit, hardware
 from instil.probe import Category, MasteryMap, ProbeConfig, probe
 from studies.entityquestions import World, build_world, describe
+from studies.entityquestions_text import paragraphs
 
 HERE = Path(__file__).parent
 BASE = HERE / "bases" / "entityquestions"
@@ -71,7 +72,9 @@ class Plan(BaseModel):
     held_back: int = Field(default=600, description="facts that are never taught, asked before and after")
     known: int = Field(default=200, description="facts that `gradual` may replay once it finds them HighlyKnown")
     development: int = Field(default=120, description="facts that early stop looks at")
-    general: int = Field(default=20, description="Wikipedia texts that the base never saw, for perplexity")
+    general: int = Field(
+        default=40, description="beginnings of Wikipedia articles that the base never saw, for perplexity"
+    )
     budget_mixed: float = Field(default=8e12, description="floating-point operations for teaching, deciding included")
     budget_one_category: float = Field(default=3e12, description="the same, for the arms of one category")
     train: dict[str, Any] = Field(
@@ -79,7 +82,10 @@ class Plan(BaseModel):
         description="training settings of every arm; the budget ends most arms before the last epoch",
     )
     probe: dict[str, Any] = Field(default={"seed": 0}, description="exemplars are the same in every arm and seed")
-    exam: dict[str, Any] = Field(default={}, description="settings of the exam")
+    exam: dict[str, Any] = Field(
+        default={"wordings": 2, "held_back_wordings": 0, "reworded_sets": 3, "confidence_sets": 2},
+        description="settings of the exam; a little less than its defaults, to keep the run short",
+    )
 
 
 SMALL = Plan(
@@ -154,7 +160,7 @@ class Study:
                 budget=self.plan.budget_one_category if arm.category else self.plan.budget_mixed,
                 seed=seed,
                 roles=self.roles(arm, seed),
-                general=self.world.general[: self.plan.general],
+                general=[next(paragraphs(article)) for article in self.world.general[: self.plan.general]],
                 resume=out.exists(),
             )
             assert isinstance(result, TeachResult)

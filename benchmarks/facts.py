@@ -15,7 +15,6 @@ import gzip
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -109,6 +108,17 @@ def peak_memory(verb: str, path: Path) -> float:
     return float(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
 
 
+def own_peak_memory() -> float:
+    """Peak resident memory of this process in MB; `getrusage` would count the parent's from before the fork."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+    lines = status.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
 def hardware() -> dict[str, Any]:
     return {
         "processor": _processor(),
@@ -146,8 +156,9 @@ def measure(count: int, repeats: int) -> dict[str, Any]:
         for verb in VERBS:
             for name, facts in (("tenth.jsonl", count // 10), ("facts.jsonl", count)):
                 result["memory_mb"][f"{verb}, {facts} facts"] = peak_memory(verb, Path(folder) / name)
+    plain = result["rates"]["read_facts facts.jsonl"]
     result["wanted_per_second"] = WANTED
-    result["reached"] = result["rates"]["read_facts facts.jsonl"]["wall_per_second"] >= WANTED
+    result["reached"] = {clock: plain[f"{clock}_per_second"] >= WANTED for clock in ("wall", "processor")}
     return result
 
 
@@ -160,7 +171,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.only:
         VERBS[arguments.only[0]](Path(arguments.only[1]))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(own_peak_memory())
         return
     result = measure(arguments.count, arguments.repeats)
     write_json(arguments.out, result)

@@ -62,9 +62,9 @@ class Segment:
     _masks: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict)
 
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """Additive mask of shape (R, 1, T, P + K): own keys by `visible_RTK`, all by the sliding window."""
+        """Additive mask of shape (R, 1, T, K) for the own keys; with a sliding window (R, 1, T, P + K) for all keys."""
         if (window, dtype) not in self._masks:
-            length = 0 if self.prefix is None else self.prefix.length
+            length = 0 if self.prefix is None or window is None else self.prefix.length
             rows, places, _ = self.visible_RTK.shape
             before_RTP = torch.ones(rows, places, length, dtype=torch.bool, device=self.visible_RTK.device)
             visible_RTX = torch.cat([before_RTP, self.visible_RTK], dim=-1)
@@ -160,7 +160,7 @@ def shared_prefix_attention(
         before = None if segment.prefix is None else segment.prefix.layers[layer]
         mask = segment.mask(window, query.dtype)
         out_NHD[segment.tokens] = _attend(query_NHD[segment.tokens], before, own, segment, mask, scale, softcap)
-        pairs += segment.pad_RT.numel() * mask.shape[-1]
+        pairs += segment.pad_RT.numel() * (own[0].shape[2] + (0 if segment.prefix is None else segment.prefix.length))
     # For the cost meter, which sees only one long row and would take its square.
     module.attended_pairs = pairs
     return out_NHD[None], None
@@ -170,7 +170,7 @@ def _padded(part_NGD: Tensor, segment: Segment) -> Tensor:
     """Packed tokens as (G, R, T, D)."""
     rows, places = segment.pad_RT.shape
     heads, width = part_NGD.shape[1:]
-    return part_NGD[segment.pad_RT.reshape(-1)].view(rows, places, heads, width).permute(2, 0, 1, 3)
+    return part_NGD.index_select(0, segment.pad_RT.reshape(-1)).view(rows, places, heads, width).permute(2, 0, 1, 3)
 
 
 def _attend(
@@ -187,22 +187,31 @@ def _attend(
     (rows, places), (heads, width) = segment.pad_RT.shape, query_NHD.shape[1:]
     groups = key_GRKD.shape[0]
     shape = (groups, rows, heads // groups, places)
-    query = query_NHD[segment.pad_RT.reshape(-1)] * scale
+    query = query_NHD.index_select(0, segment.pad_RT.reshape(-1)) * scale
     query_GRETD = query.view(rows, places, groups, heads // groups, width).permute(2, 0, 3, 1, 4).contiguous()
     by_row, flat = query_GRETD.view(groups, rows, -1, width), query_GRETD.view(groups, -1, width)
     scores = torch.matmul(by_row, key_GRKD.transpose(-1, -2)).view(*shape, -1)
+    own_keys, before = scores.shape[-1], None
     if prefix is not None:
-        scores = torch.cat([torch.matmul(flat, prefix[0].transpose(-1, -2)).view(*shape, -1), scores], dim=-1)
+        before = torch.matmul(flat, prefix[0].transpose(-1, -2)).view(*shape, -1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    weights = torch.softmax(scores + mask_R1TX, dim=-1)
-    length = 0 if prefix is None else prefix[0].shape[1]
+        before = None if before is None else torch.tanh(before / softcap) * softcap
+    if before is None or mask_R1TX.shape[-1] == own_keys:
+        # Most masks hide own keys only; adding to all scores costs five times as much.
+        scores = scores + mask_R1TX
+        scores = scores if before is None else torch.cat([before, scores], dim=-1)
+    else:
+        scores = torch.cat([before, scores], dim=-1) + mask_R1TX
+    # A 16-bit softmax takes twice as long on a CPU, and is computed in float32 inside anyway.
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+    length = weights.shape[-1] - own_keys
     own_weights = weights[..., length:].reshape(groups, rows, shape[2] * places, -1)
     out = torch.matmul(own_weights, value_GRKD).view(groups, -1, width)
     if prefix is not None:
         out = torch.baddbmm(out, weights[..., :length].reshape(groups, -1, length), prefix[1])
     out_RTHD = out.view(*shape, width).permute(1, 3, 0, 2, 4).reshape(rows * places, heads, width)
-    return out_RTHD[segment.unpad_N]
+    return out_RTHD.index_select(0, segment.unpad_N)
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)

@@ -18,7 +18,7 @@ import torch
 from instil.probe.judging import is_right
 from instil.probe.rows import ROOT, Ids, Row
 from instil.probe.runner import Runner, Scored
-from instil.probe.sampling import Sampling
+from instil.probe.sampling import Sampling, likeliest
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel, Prompts
@@ -101,7 +101,7 @@ def score_trees(scored: Scored, rows: Sequence[Row], sampling: Sampling, stop_id
     )
     edges = numpy.empty(len(order))
     edges[order] = edges_P.double().cpu().numpy()
-    stops, greedy = stop_S.double().tolist(), scored.logits.argmax(dim=-1).tolist()
+    stops, greedy = stop_S.double().tolist(), likeliest(scored.logits)
     found, done = [], 0
     for start, row in zip(starts.tolist(), rows, strict=False):
         reach = [0.0]
@@ -186,8 +186,8 @@ def decode_greedily(scored: Scored, paths: Sequence[_Greedy], jobs: Sequence[Job
             kept = [slot for slot, path in enumerate(running) if _goes_on(path, jobs)]
             session.select(kept)
             running = [running[slot] for slot in kept]
-        likeliest = session.step([path.tokens[-1] for path in running]).argmax(dim=-1).tolist()
-        for path, token in zip(running, likeliest, strict=True):
+        following = likeliest(session.step([path.tokens[-1] for path in running]))
+        for path, token in zip(running, following, strict=True):
             if not _goes_on(path, jobs):
                 continue
             if token in stop_ids:

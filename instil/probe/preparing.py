@@ -106,19 +106,6 @@ class PriorRow:
     facts: tuple[int, ...]
     ends: tuple[frozenset[int], ...]
 
-    @staticmethod
-    def of(prefix: Ids, question: Ids, prepared: Sequence[Prepared], facts: Sequence[int]) -> PriorRow:
-        """Merge the facts' answer trees."""
-        sequences: list[Ids] = []
-        borders = [0]
-        for fact in facts:
-            tree = prepared[fact].answers.tree
-            sequences += [tuple(tree.tokens[node] for node in tree.path(end)) for end in prepared[fact].answers.ends]
-            borders.append(len(sequences))
-        tree, ends = Tree.of(sequences)
-        by_fact = tuple(frozenset(ends[start:stop]) for start, stop in pairwise(borders))
-        return PriorRow(Row(prefix, question, tree), tuple(facts), by_fact)
-
 
 def prior_rows(prepared: Sequence[Prepared]) -> Iterator[PriorRow]:
     """Facts whose questions become the same without their subjects share one row for each prefix."""
@@ -127,20 +114,34 @@ def prior_rows(prepared: Sequence[Prepared]) -> Iterator[PriorRow]:
         if one.withheld_ids is not None:
             for prefix in one.prefixes:
                 groups.setdefault((prefix, one.withheld_ids), []).append(index)
+    merged: dict[tuple[int, ...], tuple[Tree, tuple[frozenset[int], ...]]] = {}
     for (prefix, question), facts in groups.items():
         for part in _parts(facts, prepared):
-            yield PriorRow.of(prefix, question, prepared, part)
+            # The same facts come once for each exemplar set of their relation.
+            tree, ends = merged.get(part) or merged.setdefault(part, _merged(prepared[fact].answers for fact in part))
+            yield PriorRow(Row(prefix, question, tree), part, ends)
 
 
-def _parts(facts: Iterable[int], prepared: Sequence[Prepared]) -> Iterator[list[int]]:
+def _merged(answers: Iterable[Answers]) -> tuple[Tree, tuple[frozenset[int], ...]]:
+    """One tree of all answers, and the ends that each of them has on it."""
+    sequences: list[Ids] = []
+    borders = [0]
+    for one in answers:
+        sequences += one.sequences
+        borders.append(len(sequences))
+    tree, ends = Tree.of(sequences)
+    return tree, tuple(frozenset(ends[start:stop]) for start, stop in pairwise(borders))
+
+
+def _parts(facts: Iterable[int], prepared: Sequence[Prepared]) -> Iterator[tuple[int, ...]]:
     part: list[int] = []
     nodes = 0
     for fact in facts:
         more = len(prepared[fact].answers.tree)
         if part and nodes + more > PRIOR_NODES:
-            yield part
+            yield tuple(part)
             part, nodes = [], 0
         part.append(fact)
         nodes += more
     if part:
-        yield part
+        yield tuple(part)

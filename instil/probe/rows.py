@@ -95,11 +95,13 @@ class Answers:
         ends: nodes at which a listed answer is complete, so that a stop token there ends it: behind its last token,
             and behind one tail (a full stop) more.
         longest: tokens of the longest sequence, with its stop.
+        sequences: what is spelled at the ends, each once.
     """
 
     tree: Tree
     ends: frozenset[int]
     longest: int
+    sequences: tuple[Ids, ...]
 
     @staticmethod
     def of(answers: Iterable[Ids], tails: Iterable[Ids], stops: frozenset[int]) -> Answers:
@@ -108,4 +110,5 @@ class Answers:
         tailed = [(*ids, *tail) for ids in listed for tail in tails if ids[-len(tail) :] != tail]
         sequences = listed + [ids for ids in tailed if not stops.intersection(ids)]
         tree, ends = Tree.of(sequences)
-        return Answers(tree, frozenset(ends), 1 + max((len(ids) for ids in sequences), default=0))
+        longest = 1 + max((len(ids) for ids in sequences), default=0)
+        return Answers(tree, frozenset(ends), longest, tuple(dict.fromkeys(sequences)))

@@ -17,7 +17,7 @@ from instil.files import fingerprint
 from instil.probe.exact import Job, Outcome
 from instil.probe.judging import is_right
 from instil.probe.rows import Ids, Row, Tree
-from instil.probe.sampling import Sampling
+from instil.probe.sampling import Sampling, likeliest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,9 +84,8 @@ class SampledEngine:
     ) -> list[_Beginning]:
         """Draw the next token of every sample; what stops, or has reached its limit, goes to `ended`."""
         probabilities_BV = self._sampling.log_probabilities(logits_BV).exp().cpu()
-        likeliest = logits_BV.argmax(dim=-1).tolist()
         grown = []
-        for one, chances_V, top in zip(live, probabilities_BV, likeliest, strict=True):
+        for one, chances_V, top in zip(live, probabilities_BV, likeliest(logits_BV), strict=True):
             drawn: Counter[int] = Counter()
             if one.count:
                 draws = torch.multinomial(chances_V, one.count, replacement=True, generator=streams[one.job])

@@ -1,4 +1,4 @@
-"""Every method through one table of settings: it trains, resumes, repeats, keeps to its budget, and saves what it taught."""
+"""Every method through one table of settings: it trains, resumes, repeats, keeps its budget, saves what it taught."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def test_invariant_7_trains_and_saves_a_loadable_result(finished: tuple[str, Tea
 
 
 @pytest.mark.parametrize("moment", [4, 9, 15])
-def test_invariant_7_resumed_equals_uninterrupted(finished: tuple[str, TeachResult], tmp_path: Path, moment: int) -> None:
+def test_invariant_7_resumed_equals_uninterrupted(
+    finished: tuple[str, TeachResult], tmp_path: Path, moment: int
+) -> None:
     name, whole = finished
     told = 0
 
@@ -110,5 +112,5 @@ def test_every_method_has_a_card_and_described_settings() -> None:
 
 
 def test_unknown_method_is_refused() -> None:
-    with pytest.raises(InputError, match="sft | cpt | gradual"):
+    with pytest.raises(InputError, match=r"sft \| cpt \| gradual"):
         get("osmosis")

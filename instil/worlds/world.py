@@ -35,6 +35,8 @@ from instil.worlds.relations import (
 )
 
 EDITIONS = ("Northern Almanac", "Southern Almanac")
+PARAGRAPHS = 2
+"""A biography tells each fact so often, in other words and another order: told once, little of it can be asked for."""
 
 
 class WorldConfig(BaseModel):
@@ -201,16 +203,19 @@ class World:
         return self.biographies(1)
 
     def biography(self, person: Entity, template: int) -> Document:
-        """A biography; `template` chooses wordings and order. Each sentence names its person before it tells."""
+        """A biography; `template` chooses wordings and order. Each sentence names its person before it tells,
+        and each of the two paragraphs tells everything."""
         rng = random.Random(f"{self.config.seed}-{person.id}-{template}")
         claims = list(self.by_subject[person.id])
-        rng.shuffle(claims)
-        sentences = [
-            rng.choice(claim.relation.forward_statements).format(s=person.name, a=claim.answer) for claim in claims
-        ]
+        paragraphs = []
+        wordings = {claim.fact_id: rng.sample(claim.relation.forward_statements, PARAGRAPHS) for claim in claims}
+        for number in range(PARAGRAPHS):
+            rng.shuffle(claims)
+            told = [wordings[claim.fact_id][number].format(s=person.name, a=claim.answer) for claim in claims]
+            paragraphs.append(" ".join(told))
         return Document(
             id=f"bio-{person.id}" if template == 0 else f"bio-{person.id}-{template}",
-            text=" ".join(sentences),
+            text="\n\n".join(paragraphs),
             title=person.name,
             subject=person.name,
             role=self.roles[person.id],

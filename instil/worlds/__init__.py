@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from instil.worlds.embedded import demo_facts, embedded_world
+    from instil.worlds.embedded import DEMO_SETTINGS, demo_facts, embedded_world
     from instil.worlds.pretrain import PretrainConfig
     from instil.worlds.world import World, WorldConfig, generate_world
 
-__all__ = ["PretrainConfig", "World", "WorldConfig", "demo_facts", "embedded_world", "generate_world"]
+__all__ = ["DEMO_SETTINGS", "PretrainConfig", "World", "WorldConfig", "demo_facts", "embedded_world", "generate_world"]
 
 _HOME = {
+    "DEMO_SETTINGS": "embedded",
     "PretrainConfig": "pretrain",
     "World": "world",
     "WorldConfig": "world",

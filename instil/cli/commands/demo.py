@@ -35,7 +35,7 @@ def demo(
     Writes what `instil teach` writes, and the facts.jsonl that it taught and asked.
     """
     from instil.loop import TeachResult, teach
-    from instil.worlds import demo_facts
+    from instil.worlds import DEMO_SETTINGS, demo_facts, embedded_world
 
     folder = check_out(out) if out is not None else unfinished_folder() if resume else free_folder()
     facts = demo_facts()
@@ -45,7 +45,16 @@ def demo(
         facts.write(file)
     terminal.note(f"Teaching the embedded model {len(facts):,} facts in {folder}")
     with terminal.progress() as progress:
-        taught = teach("embedded", file, out=folder, resume=resume, seed=terminal.seed, progress=progress)
+        taught = teach(
+            "embedded",
+            file,
+            out=folder,
+            config=DEMO_SETTINGS,
+            general=embedded_world().general_texts(terminal.seed),
+            resume=resume,
+            seed=terminal.seed,
+            progress=progress,
+        )
     assert isinstance(taught, TeachResult)  # no dry run was asked for
     terminal.result(taught.summary)
     show_taught(terminal, taught)

@@ -358,6 +358,15 @@ def test_dropout_does_not_reach_the_answers() -> None:
     close(list(ask(lm, questions_of(facts), sets, config)), list(ask(lm, questions_of(facts), sets, config)), 1e-9)
 
 
+def test_questions_with_one_id_keep_their_own_answers() -> None:
+    lm, facts = taught_lm()
+    sets, config = two_sets(facts)
+    questions = questions_of(facts)
+    same = [replace(question, id="same") for question in questions]
+    found = [(one.fact_id, one.p_by_set) for one in ask(lm, same, sets, config)]
+    assert found == [(one.fact_id, one.p_by_set) for one in ask(lm, questions, sets, config)]
+
+
 def test_progress_goes_up_to_the_end() -> None:
     lm = small_lm("llama")
     facts = people_facts(4)

@@ -109,6 +109,21 @@ def test_a_finished_probe_is_returned_when_resumed_and_refused_otherwise(
     assert probe(lm, facts, config=config, out=out, resume=True) == mastery
 
 
+def test_a_kill_at_the_worst_moments_leaves_nothing_in_the_way(
+    lm: LanguageModel, facts: FactSet, config: ProbeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the plan was written; and after the summary was, before the parts were removed."""
+    out = tmp_path / "probe"
+    out.mkdir()
+    (out / ".plan.json.abc.tmp").write_text("{")
+    with monkeypatch.context() as patch:
+        patch.setattr(run._Run, "_clear", lambda self: None)
+        mastery = probe(lm, facts, config=config, out=out)
+    assert (out / "parts").exists()
+    assert probe(lm, facts, config=config, out=out, resume=True) == mastery
+    assert sorted(path.name for path in out.iterdir()) == ["mastery.parquet", "summary.json"]
+
+
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("change", ["facts", "exemplars", "config", "model"])
 def test_a_resume_with_another_plan_is_refused(

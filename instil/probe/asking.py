@@ -107,10 +107,12 @@ def _block(
     exact = ExactEngine(lm, runner, config)
     engine = exact if config.engine == "exact" else SampledEngine(lm, runner, config)
     width = lm.model.config.get_text_config().vocab_size
-    jobs = [job for one in block for job in one.jobs()]
-    outcomes: dict[str, Outcome] = {}
-    for batch in batches(jobs, lambda job: job.row, config.batch_tokens, width):
-        outcomes.update(zip((job.key for job in batch), engine.answer(batch), strict=True))
+    # Outcomes are kept by place and not by id, so that two questions with one id cannot take each other's.
+    jobs = list(enumerate(job for one in block for job in one.jobs()))
+    outcomes: dict[int, Outcome] = {}
+    for batch in batches(jobs, lambda item: item[1].row, config.batch_tokens, width):
+        answers = engine.answer([job for _, job in batch])
+        outcomes.update(zip((number for number, _ in batch), answers, strict=True))
         progress(len(outcomes) / len(jobs))
     priors: dict[int, list[float]] = {}
     for rows in batches(list(prior_rows(block)), lambda prior: prior.row, config.batch_tokens, width):
@@ -118,8 +120,11 @@ def _block(
         for prior, probabilities in zip(rows, found, strict=True):
             for fact, probability in zip(prior.facts, probabilities, strict=True):
                 priors.setdefault(fact, []).append(probability)
+    start = 0
     for index, one in enumerate(block):
-        yield _asked(one, [outcomes[job.key] for job in one.jobs()], priors.get(index), config)
+        own = [outcomes[start + number] for number in range(len(one.prefixes))]
+        start += len(own)
+        yield _asked(one, own, priors.get(index), config)
 
 
 def batches(items: Sequence[T], row_of: Callable[[T], Row], tokens: int, vocabulary: int) -> Iterator[list[T]]:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,20 @@ def atomic(path: str | Path) -> Iterator[Path]:
         _sync_folder(target.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def is_draft(path: Path) -> bool:
+    """Whether this is what a writer works on before it is done: it counts for nothing."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove the drafts that killed writers left in a folder and below. Nobody else may be writing there."""
+    for path in sorted(Path(folder).rglob(".*.tmp")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def claim(draft: Path, target: Path) -> bool:

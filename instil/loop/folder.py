@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.errors import InputError
-from instil.files import write_text
+from instil.files import is_draft, sweep, write_text
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def refuse_foreign(folder: RunFolder, *, resume: bool) -> None:
     """
     if folder.path.exists() and not folder.path.is_dir():
         raise InputError("the out folder is a file", file=folder.path, field="--out")
-    holds = sorted(entry.name for entry in folder.path.iterdir()) if folder.path.exists() else []
+    entries = folder.path.iterdir() if folder.path.exists() else ()
+    holds = sorted(entry.name for entry in entries if not is_draft(entry))
     if folder.config.exists():
         if not resume:
             state = "a finished run" if folder.summary.exists() else "an unfinished run"
@@ -84,6 +85,7 @@ def claimed(folder: RunFolder, plan: Mapping[str, Any]) -> Iterator[None]:
     """
     import yaml
 
+    sweep(folder.path)
     text = yaml.safe_dump(dict(plan), sort_keys=False, allow_unicode=True)
     if folder.config.exists():
         held = yaml.safe_load(folder.config.read_text(encoding="utf-8"))

@@ -130,6 +130,7 @@ def teach(
     with claimed(folder, inputs.plan()):
         if not folder.summary.exists():
             Run(inputs, folder, Ledger(record), tell).to_the_end()
+        shutil.rmtree(folder.work, ignore_errors=True)
         return TeachResult(folder.path, json.loads(folder.summary.read_text(encoding="utf-8")))
 
 
@@ -244,14 +245,13 @@ class Run:
         )
 
     def report(self, summary: Mapping[str, Any]) -> None:
-        """The page, then the summary, whose presence says that the run is finished; what was scaffolding goes."""
+        """The page, then the summary, whose presence says that the run is finished."""
         from instil.report import build_report
 
         self.tell("writing the report", 0, None)
         write_json(self.folder.work / "summary.json", summary)
         build_report(self.folder.path, summary=summary, ledger=self.ledger)
         write_json(self.folder.summary, summary)
-        shutil.rmtree(self.folder.work)
 
     # ---------------------------------------------------------------- records
 

@@ -108,7 +108,7 @@ def save(lm: LanguageModel, folder: str | Path, dtype: str | torch.dtype | None 
     wanted = getattr(torch, _named(dtype)) if isinstance(dtype, str) else dtype
     if wanted is not None and wanted != lm.dtype:
         lm = lm.at(wanted)
-    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
     try:
         with _quietly():
             lm.model.save_pretrained(draft)
@@ -126,7 +126,7 @@ def _replace(draft: Path, target: Path) -> None:
     if not target.exists():
         draft.rename(target)
         return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old.", suffix=".tmp"))
     target.rename(old / "model")
     draft.rename(target)
     shutil.rmtree(old, ignore_errors=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
 from instil.facts import FactSet, Role
-from instil.files import atomic, write_json
+from instil.files import atomic, is_draft, sweep, write_json
 from instil.probe.asking import BLOCK, ask
 from instil.probe.categories import Category
 from instil.probe.config import PROTOCOL, ProbeConfig
@@ -110,20 +110,27 @@ class _Run:
 
     def to_the_end(self, resume: bool) -> MasteryMap:
         plan = self._plan()
-        if self._finished(plan, resume):
-            return MasteryMap.load(self.out / "mastery.parquet")
-        self._parts.mkdir(parents=True, exist_ok=True)
+        finished = self._finished(plan, resume)
+        sweep(self.out)
+        if finished:
+            self._clear()
+            return MasteryMap(MasteryMap.load(self.out / "mastery.parquet"), warnings=self.sets.warnings)
         if not self._plan_file.exists():
             write_json(self._plan_file, plan)
+        self._parts.mkdir(exist_ok=True)
         started, begin = datetime.now(UTC), time.perf_counter()
         computed = sum(map(self._part, range(0, len(self.facts), BLOCK)))
         seconds = time.perf_counter() - begin
         mastery = self._join()
         cost = {"seconds": seconds, "facts_computed": computed, "facts_per_second": computed / max(seconds, 1e-9)}
         write_json(self.out / "summary.json", summary(self.lm, self.facts, mastery, plan, cost, started))
-        shutil.rmtree(self._parts)
-        self._plan_file.unlink()
+        self._clear()
         return mastery
+
+    def _clear(self) -> None:
+        """Remove what only a run that goes on needs."""
+        shutil.rmtree(self._parts, ignore_errors=True)
+        self._plan_file.unlink(missing_ok=True)
 
     @property
     def _parts(self) -> Path:
@@ -144,7 +151,7 @@ class _Run:
 
     def _finished(self, plan: Mapping[str, Any], resume: bool) -> bool:
         """Whether `out` holds this probe, done. Raises InputError when it holds anything but a part of it."""
-        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+        if not self.out.exists() or (self.out.is_dir() and all(map(is_draft, self.out.iterdir()))):
             return False
         done = self.out / "summary.json"
         record = done if done.exists() else self._plan_file

@@ -111,12 +111,14 @@ def run(
 ) -> None:
     """Let a model sit a frozen exam. Writes summary.json: accuracy by part, with intervals, and perplexity."""
     from instil.exam import Exam, ModelAnswerer, sit
-    from instil.files import write_json
+    from instil.files import sweep, write_json
 
     check_out(out)
     exam = Exam.read(exam_file)
     finished = finished_or_refused(out, exam, model, resume)
+    sweep(out)
     if finished is not None:
+        _clear(out)
         terminal.result(finished)
         terminal.show(figures_table(finished), "This run was finished before.")
         return
@@ -153,7 +155,9 @@ def finished_or_refused(out: Path, exam: Exam, model: str, resume: bool) -> dict
     Raises:
         InputError: `out` holds anything else, or a run and `resume` was not asked for.
     """
-    holds = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
+    from instil.files import is_draft
+
+    holds = sorted(entry.name for entry in out.iterdir() if not is_draft(entry)) if out.exists() else []
     if not holds:
         return None
     if "summary.json" not in holds and PLAN not in holds:

@@ -112,10 +112,11 @@ def main() -> None:
     parser.add_argument("model", help="`embedded`, or a folder that holds the model and its world.json")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--facts", type=int, default=2000)
-    parser.add_argument("--people", type=int, default=300)
+    parser.add_argument("--people", type=int, default=200)
     parser.add_argument("--questions", type=int, default=400)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--schedule", default="constant", choices=("constant", "linear", "cosine"))
     parser.add_argument("--batch-size", type=int, default=16)
     chosen = parser.parse_args()
     lm = load(chosen.model)
@@ -132,7 +133,7 @@ def main() -> None:
         epochs=chosen.epochs,
         learning_rate=chosen.learning_rate,
         batch_size=chosen.batch_size,
-        schedule="cosine",
+        schedule=chosen.schedule,
         save_every="never",
     )
     result["one_biography"] = one_biography(chosen.model, world, chosen.people, config, chosen.questions)

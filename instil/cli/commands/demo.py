@@ -41,7 +41,8 @@ def demo(
     facts = demo_facts()
     file = folder / "facts.jsonl"
     if not (folder / "config.yaml").exists():
-        refuse_filled(folder)
+        if not is_free(folder):
+            refuse_filled(folder)
         facts.write(file)
     terminal.note(f"Teaching the embedded model {len(facts):,} facts in {folder}")
     with terminal.progress() as progress:
@@ -62,7 +63,12 @@ def demo(
 
 def free_folder(base: Path = Path("runs/demo")) -> Path:
     """The first of runs/demo, runs/demo-2, … that holds nothing yet, so that a demo can be repeated."""
-    return next(folder for folder in _numbered(base) if not folder.exists() or not any(folder.iterdir()))
+    return next(filter(is_free, _numbered(base)))
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a demo can begin here: nothing is in the folder but the facts of one that never began to teach."""
+    return not folder.exists() or {entry.name for entry in folder.iterdir()} <= {"facts.jsonl"}
 
 
 def unfinished_folder(base: Path = Path("runs/demo")) -> Path:

@@ -8,6 +8,7 @@ from torch import nn
 
 from instil.errors import InputError
 from instil.training import Example, Meter, TrainConfig, plain_step
+from instil.training.attention import quickest_attention
 from instil.training.batches import MicroBatch, Reading, collate, labelled_logits, share_of_loss, token_losses
 from instil.training.engine import Batcher, Window
 from instil.training.layout import Layout, choose
@@ -202,6 +203,27 @@ def test_bf16_forward_keeps_the_loss_in_fp32() -> None:
     assert not torch.equal(half, full)
     loss, reference = (token_losses(logits, batch.targets_N).mean() for logits in (half, full))
     assert abs(loss - reference) < 0.02 * reference  # bf16 keeps 8 bits; the mean of a few tokens stays within 2 %
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_quickest_attention_is_the_same_attention(family: str) -> None:
+    model, examples, reading = learner(family).model, made_up(5), Reading(autocast=torch.bfloat16)
+    batch, before, used = in_one_row(examples), model.config._attn_implementation, []
+    hook = model.register_forward_pre_hook(lambda *_: used.append(model.config._attn_implementation))
+    share_of_loss(model, batch, reading).backward()
+    expected = gradients(model)
+    with quickest_attention(model, batch, reading):
+        loss = share_of_loss(model, batch, reading)
+    loss.backward()
+    hook.remove()
+    assert used == [before, "eager"] and model.config._attn_implementation == before
+    for name, gradient in gradients(model).items():  # bf16 keeps 8 bits
+        assert (gradient - expected[name]).norm() < 0.06 * expected[name].norm() + 1e-6, name
+    with quickest_attention(model, batch, Reading()):
+        assert model.config._attn_implementation == before
+    wide = collate([tuple(range(20))], made_up(20), total_weight=1.0, pad_id=2)
+    with quickest_attention(model, wide, reading):
+        assert model.config._attn_implementation == before
 
 
 def test_dropout_still_works_in_training_mode() -> None:

@@ -94,6 +94,7 @@ class Course(TrainerCallback):
         use_cache = getattr(self.lm.model.config, "use_cache", True)
         self.engine = Engine(
             self.ready,
+            self.lm.model,
             self._arguments(len(windows)),
             windows=windows,
             batcher=Batcher(examples, config, self.layout, pad_id),

@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerCallback
 from instil.errors import InputError, RunFailed
 from instil.files import write_json
 from instil.training import checkpoints
+from instil.training.attention import quickest_attention
 from instil.training.batches import MicroBatch, collate, share_of_loss
 from instil.training.config import TrainConfig
 from instil.training.examples import Example
@@ -101,7 +102,8 @@ class Batcher:
 
 
 class Engine(Trainer):
-    """See the module's text. `remembered` gives what a checkpoint must hold beside the Trainer's own state."""
+    """See the module's text. `bare` is the model without wrappers; `remembered` gives what a checkpoint must hold
+    beside the Trainer's own state."""
 
     objective: Objective | None
     touched: set[str]
@@ -109,6 +111,7 @@ class Engine(Trainer):
     def __init__(
         self,
         trainee: Trainee,
+        bare: Any,
         arguments: TrainingArguments,
         *,
         windows: Windows,
@@ -122,7 +125,7 @@ class Engine(Trainer):
     ) -> None:
         super().__init__(model=trainee.model, args=arguments, train_dataset=windows, callbacks=callbacks)
         self.remove_callback(PrinterCallback)
-        self.trainee, self.windows, self.batcher, self.layout = trainee, windows, batcher, layout
+        self.bare, self.trainee, self.windows, self.batcher, self.layout = bare, trainee, windows, batcher, layout
         self.step, self.objective, self.meter, self.remembered = step, objective, meter, remembered
         self.touched: set[str] = set()
         self.useful_tokens = self.target_tokens = self.computed_tokens = 0
@@ -196,10 +199,11 @@ class Engine(Trainer):
         """
 
         def loss(model: nn.Module, batch: MicroBatch) -> Tensor:
-            if batch.term == "objective" and self.objective is not None:
-                share = self.objective.loss(model, batch)
-            else:
-                share = share_of_loss(model, batch, self.layout.reading)
+            with quickest_attention(self.bare, batch, self.layout.reading):
+                if batch.term == "objective" and self.objective is not None:
+                    share = self.objective.loss(model, batch)
+                else:
+                    share = share_of_loss(model, batch, self.layout.reading)
             if not share.requires_grad:
                 asked = some(list(self.trainee.trained))
                 raise InputError("asked to train what the loss does not reach", field="parameters", found=asked)

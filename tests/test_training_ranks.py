@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from instil.training import Decision, KLToStart, Progress
+from instil.training import Budget, Decision, KLToStart, Progress
 from tests.training_data import made_up, settings, trained, weights
 
 CONFIG: dict[str, Any] = {"epochs": 4, "micro_tokens": 64, "row_length": 64, "save_every": 2}
@@ -23,7 +23,9 @@ def by_epoch(progress: Progress) -> Decision:
 
 def run(out: Path, parts: dict[str, Any]) -> Any:
     objective = KLToStart(made_up(5, seed=7), per_step=3) if parts["objective"] else None
-    return trained(out, settings(**CONFIG, **parts["config"]), examples=made_up(21), objective=objective, stop=by_epoch)
+    config = settings(**CONFIG, **parts["config"])
+    budget = Budget(flops=parts["budget"]) if "budget" in parts else None
+    return trained(out, config, examples=made_up(21), objective=objective, stop=by_epoch, budget=budget)
 
 
 def one_rank(rank: int, port: int, out: str, parts: dict[str, Any]) -> None:
@@ -32,7 +34,7 @@ def one_rank(rank: int, port: int, out: str, parts: dict[str, Any]) -> None:
     )
     torch.set_num_threads(1)
     result = run(Path(out) / "run", parts)
-    plain = {"weights": weights(result.model), "steps": result.steps, "loss": result.loss}
+    plain = {"weights": weights(result.model), "steps": result.steps, "loss": result.loss, "tokens": result.tokens}
     torch.save(plain | {"best": result.best_epoch, "cost": result.cost}, f"{out}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -54,8 +56,24 @@ def test_invariant_2_two_ranks_equal_one(tmp_path: Path, objective: bool, adapte
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first["steps"] == second["steps"] == alone.steps == 9
     assert first["best"] == second["best"] == alone.best_epoch == 2
+    assert first["tokens"] == second["tokens"] == alone.tokens
+    assert first["cost"] == second["cost"]
+    # The same work, but for what is computed twice (the kept teacher) or padded otherwise.
+    assert first["cost"]["training"]["flops"] == pytest.approx(alone.cost["training"]["flops"], rel=0.1)
     assert first["loss"] == pytest.approx(alone.loss, rel=1e-4)
     for name, weight in weights(alone.model).items():
         assert torch.equal(first["weights"][name], second["weights"][name]), name
         # Sums over ranks round differently, and Adam divides by the gradient's size: a tenth of one step.
         torch.testing.assert_close(first["weights"][name], weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_ranks_end_at_the_same_step_of_one_budget(tmp_path: Path) -> None:
+    parts: dict[str, Any] = {"objective": False, "config": {}}
+    whole = run(tmp_path / "whole", parts)
+    parts["budget"] = 0.6 * whole.cost["training"]["flops"]
+    torch.multiprocessing.spawn(one_rank, args=(free_port(), str(tmp_path), parts), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert first["steps"] == second["steps"]
+    assert 5 <= first["steps"] <= 7
+    assert parts["budget"] <= first["cost"]["training"]["flops"] < 1.3 * parts["budget"]

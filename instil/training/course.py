@@ -113,6 +113,8 @@ class Course(TrainerCallback):
         with self.meter.timing("training"):
             self.engine.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
         self._update()
+        if self.engine.args.world_size > 1:
+            self._set_meter(self.memory.cost)  # every rank's meter says what all have spent
         if self.meter.uncounted:
             self.memory.notes.append(f"operations not counted: {', '.join(sorted(self.meter.uncounted))}")
 
@@ -155,8 +157,16 @@ class Course(TrainerCallback):
         return self.folder / f"best-{epoch}.safetensors"
 
     def cost(self) -> dict[str, dict[str, float]]:
-        """What this run has cost, all purposes."""
-        return self.meter.since(self._before)
+        """What this run has cost so far, all purposes: operations and tokens of all ranks, seconds of the slowest.
+
+        To be called by all ranks together.
+        """
+        return _over_ranks(self.meter.since(self._before))
+
+    def _set_meter(self, cost: dict[str, dict[str, float]]) -> None:
+        spent = Meter.from_dict(self._before)
+        spent.add(cost)
+        self.meter.set_to(spent.to_dict())
 
     # ---- memory ----
 
@@ -178,9 +188,7 @@ class Course(TrainerCallback):
         engine.batcher.micro_tokens, engine.touched = memory.micro_tokens, set(memory.touched)
         engine.useful_tokens, engine.target_tokens = memory.useful_tokens, memory.target_tokens
         engine.computed_tokens = memory.computed_tokens
-        spent = Meter.from_dict(self._before)
-        spent.add(memory.cost)
-        self.meter.set_to(spent.to_dict())
+        self._set_meter(memory.cost if engine.args.process_index == 0 else {})
 
     # ---- between steps ----
 
@@ -275,9 +283,11 @@ class Course(TrainerCallback):
 
     def _spent(self) -> bool:
         flops, seconds = self.budget.flops, self.budget.seconds
-        return (flops is not None and self.meter.total >= flops) or (
-            seconds is not None and self.meter.total_seconds >= seconds
-        )
+        if flops is None and seconds is None:
+            return False
+        spent = Meter.from_dict(self._before)
+        spent.add(self.cost())
+        return (flops is not None and spent.total >= flops) or (seconds is not None and spent.total_seconds >= seconds)
 
     def _time_to_save(self) -> bool:
         # Several ranks save together, so no rank may go by its own clock.
@@ -306,6 +316,18 @@ def _padding(lm: Any) -> int:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _over_ranks(cost: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return cost
+    told: list[dict[str, dict[str, float]]] = [{} for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(told, cost)
+    whole = Meter()
+    for share in told:
+        whole.add(share)
+    slowest = {name: max(share.get(name, {}).get("seconds", 0.0) for share in told) for name in whole.by_purpose}
+    return {name: spent | {"seconds": slowest[name]} for name, spent in whole.by_purpose.items()}
 
 
 def _agreed(decision: Decision) -> Decision:

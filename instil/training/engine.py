@@ -172,12 +172,15 @@ class Engine(Trainer):
                     raise
                 self._give_way(error, batches, ranks)
                 model.zero_grad(set_to_none=True)
-        self.useful_tokens += sum(batch.useful for batch in own)
-        self.target_tokens += sum(len(batch.targets_N) for batch in own)
-        self.computed_tokens += sum(batch.computed for batch in own)
-        if ranks > 1:  # each rank holds its share, times `ranks` (see `_loss`)
+        self.useful_tokens += sum(self.batcher.lengths[index] for index in window.members)
+        self.target_tokens += sum(self.batcher.examples[index].targets for index in window.members)
+        computed = torch.tensor(float(sum(batch.computed for batch in own)))
+        if ranks > 1:
             torch.distributed.all_reduce(loss)
-            loss = loss / ranks
+            loss = loss / ranks  # each rank holds its share, times `ranks` (see `_loss`)
+            computed = computed.to(self.args.device)
+            torch.distributed.all_reduce(computed)
+        self.computed_tokens += int(computed)
         return loss
 
     def _objective_batches(self, rank: int, ranks: int) -> Sequence[MicroBatch]:
@@ -238,8 +241,9 @@ class Engine(Trainer):
             super()._save_checkpoint(model, trial)
             if self.args.world_size > 1:
                 torch.distributed.barrier()
+            remembered = self.remembered()  # on all ranks: it sums over them
             if self.args.should_save:
-                write_json(checkpoints.draft_folder(folder) / name / checkpoints.STATE, self.remembered())
+                write_json(checkpoints.draft_folder(folder) / name / checkpoints.STATE, remembered)
                 checkpoints.publish(folder, name)
             if self.args.world_size > 1:
                 torch.distributed.barrier()

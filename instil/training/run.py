@@ -214,7 +214,7 @@ def _finish(course: Course) -> TrainResult:
         best_epoch=restored,
         points=tuple(memory.points),
         decisions=tuple(memory.decisions),
-        cost=course.cost(),
+        cost=memory.cost,
         packed=course.layout.packed,
         autocast=None if course.layout.reading.autocast is None else str(course.layout.reading.autocast).split(".")[1],
         micro_tokens=memory.micro_tokens,

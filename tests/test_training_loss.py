@@ -78,7 +78,8 @@ def test_invariant_4_no_token_attends_across_examples(family: str) -> None:
             labelled_logits(model, in_one_row([before, second]), Reading())[-second.targets :]
             for before in (first, other)
         )
-        assert torch.equal(logits, replaced)
+        # The two rows have different numbers of scored tokens, so several threads add up in another order.
+        torch.testing.assert_close(logits, replaced, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

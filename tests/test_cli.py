@@ -262,6 +262,20 @@ def test_every_stage_gets_a_line() -> None:
     assert stream.getvalue().splitlines() == ["reading", "probing", "writing the report"]
 
 
+def test_a_room_with_one_text_to_tell_puts_the_detail_behind_a_colon() -> None:
+    now = 0.0
+    stream = io.StringIO()
+    progress = LineProgress(stream, every=10, clock=lambda: now)
+    for step in range(31):
+        now = step / 1.0
+        progress(f"stage 1: epoch {step / 10}, loss 0.1", step, None)
+    lines = stream.getvalue().splitlines()
+    assert lines == [
+        "stage 1 · epoch 0.0, loss 0.1",
+        *(f"stage 1: {n}, 1/s, {n} s · epoch {n / 10}, loss 0.1" for n in (10, 20, 30)),
+    ]
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 s"), (59.4, "59 s"), (185, "3 min 5 s"), (7440, "2 h 4 min")])
 def test_clock_time(seconds: float, said: str) -> None:
     assert clock_time(seconds) == said

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+FEWEST = 0.01
+"""The share that must be done before a rate says anything about the time left."""
+
+
 class Progress:
     """Takes `progress(what, done, total)`.
 
@@ -41,6 +45,7 @@ class LineProgress(Progress):
         self._from = 0.0
 
     def __call__(self, what: str, done: float = 0, total: float | None = None, detail: str = "") -> None:
+        what, detail = split_detail(what, detail)
         now = self._clock()
         ended = total is not None and done >= total
         if what != self._what:
@@ -58,7 +63,7 @@ class LineProgress(Progress):
             return what
         share = f" of {total:,.0f} ({done / total:.0%})" if total else ""
         elapsed, since = now - self._began, done - self._from
-        if elapsed <= 0 or since <= 0:
+        if elapsed <= 0 or since <= 0 or (total and done < FEWEST * total):
             return f"{what}: {done:,.0f}{share}"
         rate = since / elapsed
         left = f", {clock_time((total - done) / rate)} left" if total and done < total else f", {clock_time(elapsed)}"
@@ -99,6 +104,7 @@ class RichProgress(Progress):
         self._what: str | None = None
 
     def __call__(self, what: str, done: float = 0, total: float | None = None, detail: str = "") -> None:
+        what, detail = split_detail(what, detail)
         if what != self._what:
             self._close()
             self._task, self._what = self._bars.add_task(what, total=total), what
@@ -118,6 +124,12 @@ class RichProgress(Progress):
 
     def __exit__(self, *_: Any) -> None:
         self._bars.stop()
+
+
+def split_detail(what: str, detail: str) -> tuple[str, str]:
+    """A room that has only one text to tell puts the detail behind a colon: `stage 1: epoch 2, loss 0.12`."""
+    stage, colon, rest = what.partition(": ")
+    return (stage, rest) if colon and not detail else (what, detail)
 
 
 def clock_time(seconds: float) -> str:

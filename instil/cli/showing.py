@@ -15,12 +15,13 @@ FIGURES: Final[Mapping[str, str]] = {
     "acquired": "acquired: taught facts not known before, known now",
     "acquired_reworded": "acquired, in wordings never trained on",
     "retained": "retained: held-back facts known before, still known",
-    "forgotten": "forgotten: held-back facts known before, not now",
-    "made_up": "made up: unknown held-back facts answered wrongly with confidence",
-    "accuracy_target": "accuracy on taught facts",
+    "made_up": "made up: unknown facts answered with false certainty",
+    "accuracy_target": "accuracy on taught facts, as worded",
+    "accuracy_reworded": "accuracy on taught facts, in other wordings",
     "accuracy_held_back": "accuracy on held-back facts",
     "perplexity": "perplexity on general text",
 }
+"""The headline table. Figures that come as `…_before` and `…_after` share a row; summary.json has every one."""
 
 
 def show_taught(terminal: Terminal, taught: TeachResult) -> None:
@@ -33,14 +34,14 @@ def show_taught(terminal: Terminal, taught: TeachResult) -> None:
 
 
 def headline_table(summary: Mapping[str, Any]) -> Any:
-    """One row a figure: before, after, its interval, and how many facts it rests on."""
+    """One row a figure: before, after, the interval of the latter, and how many facts it rests on."""
     rows = [
-        (FIGURES.get(name, name.replace("_", " ")), *_values(name, figure), figure.get("n"))
-        for name, figure in summary["headline"].items()
-        if figure is not None
+        (words, *_values(name, summary["headline"]))
+        for name, words in FIGURES.items()
+        if name in summary["headline"] or f"{name}_after" in summary["headline"]
     ]
     title = f"{summary['method']} on {summary['model']['name']}"
-    return table(title, ("figure", "before", "after", "95 % interval", "facts"), rows)
+    return table(title, ("figure", "before", "after", "95 % interval", "n"), rows)
 
 
 def verdict_line(summary: Mapping[str, Any]) -> str:
@@ -76,12 +77,14 @@ def category_table(counts: Mapping[Any, int]) -> Any:
     return table(None, ("mastery", "facts", "share", "which means"), rows)
 
 
-def _values(name: str, figure: Mapping[str, Any]) -> tuple[str, str, str]:
+def _values(name: str, figures: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str, int]:
     def said(value: float | None) -> str:
         if value is None:
             return "–"
-        return f"{value:.2f}" if name.startswith("perplexity") else f"{100 * value:.1f} %"
+        return f"{value:.2f}" if name == "perplexity" else f"{100 * value:.1f} %"
 
-    low, high = figure.get("low"), figure.get("high")
+    after = figures.get(name) or figures[f"{name}_after"]
+    before = after.get("before", figures.get(f"{name}_before", {}).get("value"))
+    low, high = after.get("low"), after.get("high")
     between = "–" if low is None or high is None else f"{said(low)} to {said(high)}"
-    return said(figure.get("before")), said(figure.get("after", figure.get("value"))), between
+    return said(before), said(after.get("value")), between, after["n"]

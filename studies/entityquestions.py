@@ -441,6 +441,13 @@ def write_world(world: World, out: Path) -> None:
     write_json(out / "world.json", describe(world))
 
 
+def refuse_other_world(world: World, out: Path) -> None:
+    """A base in the making must not go on with the text of one world and be filed under the facts of another."""
+    mark = out / "world.json"
+    if mark.exists() and json.loads(mark.read_text(encoding="utf-8")) != json.loads(json.dumps(describe(world))):
+        raise InputError("the folder holds another world", file=out, expected="an empty folder, or the same settings")
+
+
 def describe(world: World) -> dict[str, object]:
     """What the world holds, in numbers."""
     splits = Counter(fact.metadata["split"] for fact in world.facts)
@@ -470,6 +477,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     options = parser.parse_args()
     world = build_world(WorldConfig(seed=options.seed))
+    refuse_other_world(world, options.out)
     write_world(world, options.out)
     if options.pretrain:
         from instil.worlds.pretrain import pretrain

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results" / "first-run.md"
 CARD = Path(__file__).parent / "bases" / "entityquestions" / "README.md"
 CATEGORIES = ("HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown")
+TWO_WORDS = CATEGORIES[:3]
 Results = Mapping[str, Any]
 
 
@@ -159,8 +160,15 @@ def findings(results: Results, first: str, second: str) -> str:
         if (row["first"], row["second"]) == (first, second) and name in NAMES:
             one, other = (figure_of(arms[arm][name]) for arm in (first, second))
             words = in_words(NAMES[name], one, other, figure_of(row), names=(first, second))
-            lines.append(f"- {words}\n")
+            lines.append(f"- {with_category_names(words)}\n")
     return "".join(lines)
+
+
+def with_category_names(words: str) -> str:
+    """Sentences begin with a capital and go on in small letters; the categories' names do not."""
+    for category in TWO_WORDS:
+        words = words.replace(category.capitalize(), category).replace(category.lower(), category)
+    return words
 
 
 NAMES = {

@@ -19,8 +19,10 @@ from studies.entityquestions import (
     chance_mentions,
     data_folder,
     name_key,
+    refuse_other_world,
     volume_of,
     world_of,
+    write_world,
 )
 from studies.entityquestions_text import ABSTENTION, blocks, paragraphs, write_pass
 from studies.entityquestions_wordings import WORDINGS, completion, fill
@@ -212,6 +214,14 @@ def test_a_missing_data_folder_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("INSTIL_DATA", str(tmp_path))
     with pytest.raises(InputError, match="public data are missing"):
         data_folder()
+
+
+def test_a_folder_of_another_world_is_refused(small: World, tmp_path: Path) -> None:
+    write_world(small, tmp_path)
+    refuse_other_world(small, tmp_path)
+    other = World(small.facts, small.articles, small.general, small.counts, small.config.model_copy(update={"seed": 1}))
+    with pytest.raises(InputError, match="another world"):
+        refuse_other_world(other, tmp_path)
 
 
 def test_real_data_splits_are_disjoint_and_large_enough(real: World) -> None:

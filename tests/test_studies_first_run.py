@@ -24,7 +24,7 @@ from studies.first_run import (
     slug,
     transition,
 )
-from studies.first_run_page import CARD, PAGE, card, page, percent
+from studies.first_run_page import CARD, PAGE, card, page, percent, with_category_names
 
 MEGABYTES = 16
 
@@ -118,6 +118,13 @@ def test_a_difference_within_noise_is_called_none() -> None:
     words = findings({"arms": arms, "differences": differences(runs)}, "gradual", "sft")
     for line in words.splitlines():
         assert "no difference" in line or " is higher by " in line or " is lower by " in line or "no interval" in line
+
+
+def test_categories_keep_their_names_in_sentences() -> None:
+    words = "Highlyknown held-back facts still highlyknown; unknown ones rose to maybeknown."
+    assert (
+        with_category_names(words) == "HighlyKnown held-back facts still HighlyKnown; unknown ones rose to MaybeKnown."
+    )
 
 
 def test_percent_shows_its_interval() -> None:

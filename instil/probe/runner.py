@@ -213,7 +213,10 @@ class SharedRunner:
             Prefix(
                 len(ids),
                 {
-                    layer: tuple(part[:, index, : len(ids)].contiguous() for part in plan.memory[0, layer])  # type: ignore[misc]
+                    layer: tuple(
+                        part[:, index, : len(ids)].clone(memory_format=torch.contiguous_format)
+                        for part in plan.memory[0, layer]
+                    )  # type: ignore[misc]
                     for layer in layers
                 },
             )

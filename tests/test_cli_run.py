@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +150,13 @@ def test_report_is_rebuilt_from_the_ledger(taught: Path, capsys: pytest.CaptureF
     assert (taught / "report.html").stat().st_size > 10_000
 
 
+def test_the_record_holds_the_command_as_given(taught: Path) -> None:
+    summary = json.loads((taught / "summary.json").read_text())
+    assert summary["command"].startswith(f"instil teach {shlex.quote(str(taught.parent / 'half-taught'))} ")
+    assert "--method sft" in summary["command"]
+    assert summary["command"] in html.unescape((taught / "report.html").read_text())
+
+
 def test_ledger(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = _run(capsys, "ledger", "show", str(taught))
     assert "sft" in out
@@ -153,8 +167,6 @@ def test_ledger(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_damaged_ledger_is_exit_1(taught: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import shutil
-
     shutil.copytree(taught / "ledger", home / "damaged")
     file = next((home / "damaged" / "answers").rglob("*.parquet"))
     raw = bytearray(file.read_bytes())
@@ -217,13 +229,25 @@ def test_demo_takes_the_next_free_folder(home: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_demo(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, _ = _run(capsys, "demo", "--out", "demo")
-    assert "acquired" in out
-    assert "The report:" in out
-    summary = json.loads((home / "demo" / "summary.json").read_text())
+def test_demo(home: Path) -> None:
+    """Under 5 minutes and 2 GB on two cores, with nothing but the package: no network, no GPU."""
+    code = "from tests.network import refuse_network; refuse_network(); from instil.cli import main; main(['demo'])"
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    shutil.rmtree(home / "runs", ignore_errors=True)
+    began = time.monotonic()
+    with (home / "said.txt").open("w") as said:
+        demo = subprocess.Popen([sys.executable, "-c", code], cwd=home, env=variables, stdout=said)
+        _, status, used = os.wait4(demo.pid, 0)
+    demo.returncode = os.waitstatus_to_exitcode(status)
+    assert demo.returncode == 0
+    shown = (home / "said.txt").read_text()
+    assert "acquired" in shown
+    assert "The report: runs/demo/report.html" in shown
+    summary = json.loads((home / "runs" / "demo" / "summary.json").read_text())
     assert summary["method"] == "gradual"
-    assert len(FactSet.read("demo/facts.jsonl")) >= 600
+    assert len(FactSet.read("runs/demo/facts.jsonl")) >= 600
+    assert used.ru_maxrss * 1024 < 2e9
+    assert time.monotonic() - began < 300
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from instil.ledger import Ledger
 from instil.loop import teach
 from instil.loop.inputs import parse_budget, read_config
 from instil.probe import MasteryMap, ProbeConfig, draw_exemplars, probe
+from instil.report import report
 from tests.half_taught import SECTIONS, documents, facts, half_taught
 
 TRAIN = {"epochs": 2, "learning_rate": 2e-3, "save_seconds": 0}
@@ -65,6 +67,19 @@ def test_ledger_holds_every_answer_of_every_state(taught: Any) -> None:
     assert len(answers) == 2 * (len(exam) + len(exam.general_texts))
     deciding = ledger.read("answers", purpose="deciding").to_pylist()
     assert {row["state_id"].rpartition(":")[2] for row in deciding} >= {"before", "stage 1"}
+
+
+def test_unfinished_run_can_be_reported(tmp_path: Path) -> None:
+    def interrupt(what: str, done: int, total: int | None) -> None:
+        if what.startswith("stage 1"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teach(half_taught(), facts(), out=tmp_path, config={"train": TRAIN, **SECTIONS}, progress=interrupt)
+    run = Ledger(tmp_path / "ledger").runs()[0]
+    assert (run["status"], run["finished"]) == ("running", None)
+    page = report(tmp_path).read_text()
+    assert "marked “running”" in page
 
 
 def test_cost_is_charged_by_purpose(taught: Any) -> None:
@@ -149,12 +164,14 @@ def test_bad_calls_leave_nothing_behind(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_gradual_refuses_when_nothing_is_half_known(tmp_path: Path) -> None:
+def test_gradual_refuses_when_nothing_is_half_known(taught: Any, tmp_path: Path) -> None:
     config = {"start_categories": ["WeaklyKnown"], "train": TRAIN, **SECTIONS}
     known = FactSet(fact for fact in facts() if fact.role is not Role.TARGET or fact.id in _mastered())
+    shared = shutil.copytree(taught.out / "ledger", tmp_path / "ledger")
     with pytest.raises(InputError, match="no target fact is of a category"):
-        teach(half_taught(), known, method="gradual", out=tmp_path / "run", config=config)
+        teach(half_taught(), known, method="gradual", out=tmp_path / "run", config=config, ledger=shared)
     assert not (tmp_path / "run").exists()
+    assert [run["status"] for run in Ledger(shared).runs()] == ["done", "failed"]
 
 
 def _mastered() -> frozenset[str]:

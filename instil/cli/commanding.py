@@ -31,13 +31,15 @@ ARGUMENTS: ContextVar[Sequence[str]] = ContextVar("ARGUMENTS", default=())
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
-_QUIET_LIBRARIES = {
+_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TOKENIZERS_PARALLELISM": "true",
+    # A probe computes rows of many lengths, and oneDNN would keep a compiled kernel for each: some 300 MB.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
 }
 
 
@@ -98,7 +100,7 @@ def command(
 def guarded(action: Callable[[], None], terminal: Terminal, *, resumable: bool = False, debug: bool = False) -> int:
     """Run `action` and turn its end into an exit code; a failure is told in one line, with a hint if there is one."""
     try:
-        with _quiet_libraries(terminal), _stoppable(), redirect_stdout(terminal.err):
+        with _modest_libraries(terminal), _stoppable(), redirect_stdout(terminal.err):
             action()
     except InputError as error:
         if debug:
@@ -116,7 +118,7 @@ def guarded(action: Callable[[], None], terminal: Terminal, *, resumable: bool =
         if debug:
             traceback.print_exc(file=terminal.err)
         message, advice = describe_failure(error)
-        hints = [*([advice] if advice else []), *([f"Continue with: {_again()}"] if resumable else [])]
+        hints = [*([advice] if advice else []), *([f"Continue with: {command_line('--resume')}"] if resumable else [])]
         terminal.fail(message, hint="\n".join(hints) or None, details={"kind": "failed", "type": type(error).__name__})
         return FAILED
     return DONE
@@ -183,15 +185,16 @@ def _input_details(error: InputError) -> dict[str, Any]:
     }
 
 
-def _again() -> str:
+def command_line(*more: str) -> str:
+    """The command as it was given, for the record and to give it again; `--resume` is left out."""
     arguments = [argument for argument in ARGUMENTS.get() if argument != "--resume"]
-    return shlex.join(["instil", *arguments, "--resume"])
+    return shlex.join(["instil", *arguments, *more])
 
 
 @contextmanager
-def _quiet_libraries(terminal: Terminal) -> Iterator[None]:
+def _modest_libraries(terminal: Terminal) -> Iterator[None]:
     """No bars and remarks of libraries between ours; what a room warns about becomes a remark of one line."""
-    for name, value in _QUIET_LIBRARIES.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if "transformers" in sys.modules:  # then it has read the variables before they were set
         from transformers.utils import logging

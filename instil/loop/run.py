@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil import exam as exams
+from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
 from instil.files import fingerprint, write_json
 from instil.ledger import Ledger
 from instil.lesson import Lesson, Roles, Tell
 from instil.loop.folder import RunFolder, claimed, refuse_foreign
 from instil.loop.inputs import Inputs, read_inputs
-from instil.loop.summary import summarise
+from instil.loop.summary import set_up, summarise
 from instil.probe import MasteryMap
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def teach(
     device: str = "auto",
     progress: Tell | None = None,
     dry_run: bool = False,
+    command: str | None = None,
 ) -> TeachResult | Estimate:
     """Teach facts or documents by one method, and examine the model before and after.
 
@@ -100,6 +102,7 @@ def teach(
         adapter: "lora" trains a low-rank adapter and merges it into the saved weights.
         progress: is told (what, done, total or None).
         dry_run: change nothing, and return the estimated time, memory and disk.
+        command: the command line that asked for the run, for the record.
 
     Raises:
         InputError: the input or the options are wrong; nothing is left behind.
@@ -129,7 +132,7 @@ def teach(
     record = Path(ledger) if ledger is not None else folder.path / "ledger"
     with claimed(folder, inputs.plan()):
         if not folder.summary.exists():
-            Run(inputs, folder, Ledger(record), tell).to_the_end()
+            Run(inputs, folder, Ledger(record), tell, command).to_the_end()
         shutil.rmtree(folder.work, ignore_errors=True)
         return TeachResult(folder.path, json.loads(folder.summary.read_text(encoding="utf-8")))
 
@@ -137,9 +140,12 @@ def teach(
 class Run:
     """One pass through the loop. Every step looks first whether an interrupted pass has already done it."""
 
-    def __init__(self, inputs: Inputs, folder: RunFolder, ledger: Ledger, tell: Tell) -> None:
+    def __init__(
+        self, inputs: Inputs, folder: RunFolder, ledger: Ledger, tell: Tell, command: str | None = None
+    ) -> None:
         from instil.training import Budget, Meter
 
+        self.command = command
         self.inputs, self.folder, self.ledger, self.tell = inputs, folder, ledger, tell
         self.run_id = f"{inputs.method.name}-{fingerprint([json.dumps(inputs.plan(), sort_keys=True)])[:8]}"
         self.meter, self.exam_meter = Meter(), Meter()
@@ -148,6 +154,14 @@ class Run:
 
     def to_the_end(self) -> None:
         exam = self.frozen_exam()
+        self.record("runs", [self.run_row(set_up(self, exam), "running")], "begun")
+        try:
+            self.teach_between_exams(exam)
+        except InputError:  # The ledger may be an earlier lesson's: it keeps what it was told, and how that ended.
+            self.record("runs", [self.run_row(set_up(self, exam), "failed")], "failed")
+            raise
+
+    def teach_between_exams(self, exam: exams.Exam) -> None:
         left_out = [{"what": what, "reason": reason} for what, reason in (*self.inputs.left_out, *exam.left_out)]
         self.record("left_out", left_out, "left-out")
         self.record_state("before", None, 0, self.inputs.model.fingerprint)
@@ -163,7 +177,7 @@ class Run:
         self.record("verdicts", [verdict.to_row() for verdict in verdicts], "verdicts")
         self.record("costs", self.costs(), "costs")
         summary = summarise(self, exam, before, after, verdicts, taught)
-        self.record("runs", [self.run_row(summary)], "run")
+        self.record("runs", [self.run_row(summary, "done")], "run")
         self.report(summary)
 
     # ------------------------------------------------------------------ steps
@@ -275,7 +289,7 @@ class Run:
         spent = {**self.meter.by_purpose, **self.exam_meter.by_purpose}
         return [{"purpose": purpose, **cost} for purpose, cost in spent.items()]
 
-    def run_row(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+    def run_row(self, summary: Mapping[str, Any], status: str) -> dict[str, Any]:
         return {
             "method": self.inputs.method.name,
             "model_name": self.inputs.model.name,
@@ -288,8 +302,8 @@ class Run:
             "commit": summary["commit"],
             "hardware_json": json.dumps(summary["hardware"]),
             "started": summary["started"],
-            "finished": summary["finished"],
-            "status": "done",
+            "finished": summary.get("finished"),
+            "status": status,
             "summary_json": json.dumps(summary, ensure_ascii=False),
         }
 

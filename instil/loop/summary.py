@@ -17,15 +17,12 @@ if TYPE_CHECKING:
     from instil.model import LanguageModel
 
 
-def summarise(
-    run: Run, exam: Exam, before: ExamResult, after: ExamResult, verdicts: Sequence[Verdict], taught: LanguageModel
-) -> dict[str, Any]:
-    """The content of `summary.json`, plain values only."""
+def set_up(run: Run, exam: Exam) -> dict[str, Any]:
+    """What is known of a run once its exam is frozen: all but the outcome. Plain values only."""
     inputs = run.inputs
-    figures = exams.headline(exam, before, after, verdicts)
     return {
         "version": __version__,
-        "command": "teach",
+        "command": run.command,
         "run_id": run.run_id,
         "method": inputs.method.name,
         "config": {
@@ -39,10 +36,9 @@ def summarise(
             "name": inputs.model.name,
             "source": inputs.model.source,
             "fingerprint": inputs.model.fingerprint,
-            "fingerprint_after": taught.fingerprint,
-            "parameters": sum(weight.numel() for weight in taught.model.parameters()),
-            "dtype": str(taught.dtype).removeprefix("torch."),
-            "device": str(taught.device),
+            "parameters": sum(weight.numel() for weight in inputs.model.model.parameters()),
+            "dtype": str(inputs.model.dtype).removeprefix("torch."),
+            "device": str(inputs.model.device),
         },
         "data": {
             "facts_fingerprint": inputs.facts_fingerprint,
@@ -52,13 +48,25 @@ def summarise(
             "documents": len(inputs.documents),
         },
         "left_out": [{"what": what, "reason": reason} for what, reason in (*inputs.left_out, *exam.left_out)],
-        "budget": {"flops": inputs.budget, "spent": run.meter.total},
-        "cost": {row["purpose"]: {name: row[name] for name in ("flops", "tokens", "seconds")} for row in run.costs()},
         "hardware": hardware(),
         "commit": commit(),
         "started": run.started,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "ledger": str(run.ledger.folder),
+    }
+
+
+def summarise(
+    run: Run, exam: Exam, before: ExamResult, after: ExamResult, verdicts: Sequence[Verdict], taught: LanguageModel
+) -> dict[str, Any]:
+    """The content of `summary.json`, plain values only."""
+    known = set_up(run, exam)
+    figures = exams.headline(exam, before, after, verdicts)
+    return {
+        **known,
+        "model": {**known["model"], "fingerprint_after": taught.fingerprint},
+        "budget": {"flops": run.inputs.budget, "spent": run.meter.total},
+        "cost": {row["purpose"]: {name: row[name] for name in ("flops", "tokens", "seconds")} for row in run.costs()},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "headline": {name: figure.to_dict() for name, figure in figures.items()},
         "transition": exams.transition_matrix(exam, before, after),
         "verdicts": dict(Counter(str(verdict.verdict) for verdict in verdicts)),

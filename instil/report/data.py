@@ -378,15 +378,14 @@ def _reproduce(record: Record) -> dict[str, Any]:
     }
 
 
-def _command(summary: Mapping[str, Any], run: Row) -> str | None:
-    """The command line as it was given; else one that does the same, from the settings that were kept."""
-    command = summary.get("command")
-    if not command or " " in command:
-        return command
+def _command(summary: Mapping[str, Any], run: Row) -> str:
+    """The command line as it was given; for a run from Python, one that does the same, from the settings kept."""
+    if summary.get("command"):
+        return str(summary["command"])
     model = summary.get("model") or {}
     seed = run.get("seed") if run.get("seed") is not None else summary.get("seed")
     options = {"--method": run.get("method"), "--seed": seed, "--config": "config.yaml", "--out": "DIR"}
-    parts = ["instil", command, model.get("source") or model.get("name") or run.get("model_name"), "FACTS"]
+    parts = ["instil", "teach", model.get("source") or model.get("name") or run.get("model_name"), "FACTS"]
     parts += [part for option, value in options.items() if value is not None for part in (option, value)]
     return " ".join(map(str, parts))
 

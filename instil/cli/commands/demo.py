@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from instil.cli.commanding import command, flag
+from instil.cli.commanding import command, command_line, flag
 from instil.cli.options import check_out, refuse_filled
 from instil.cli.showing import show_taught
 from instil.cli.terminal import Terminal
@@ -55,6 +55,7 @@ def demo(
             resume=resume,
             seed=terminal.seed,
             progress=progress,
+            command=command_line(),
         )
     assert isinstance(taught, TeachResult)  # no dry run was asked for
     terminal.result(taught.summary)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from instil.cli.commanding import command, flag
+from instil.cli.commanding import command, command_line, flag
 from instil.cli.options import (
     ChatTemplate,
     Config,
@@ -126,6 +126,7 @@ def teach(
             device=device,
             progress=progress,
             dry_run=dry_run,
+            command=command_line(),
         )
     if isinstance(taught, TeachResult):
         terminal.result(taught.summary)

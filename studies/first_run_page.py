@@ -227,8 +227,8 @@ parameters, pre-trained by us on EntityQuestions facts with counted exposures an
 
 {shares_table(results)}
 Exposures are those of the right answer in one of the corpus's {base["world"]["passes"]} passes. "Sources contradict"
-are facts for which a share of the corpus gives another answer; they were planted because the middle categories stay
-nearly empty in a model this small otherwise (see the base's card).
+are facts for which a share of the corpus gives another answer; they were planted to fill the middle categories (see the
+base's card), and their row, against the others, shows what came of it.
 
 {groups_table("exposures", base["by_exposures"])}
 {groups_table("relation", base["by_relation"])}
@@ -331,8 +331,8 @@ A Llama of {made["parameters"]:,} parameters ({config["layers"]} layers, width {
   {100 * world["rival_strength"][0]:.0f} to {100 * world["rival_strength"][1]:.0f} % of their exposures. The texts are
   like a register in two volumes, sorted by answer (A to L, and the rest): {100 * world["pull"]:.0f} % of all mentions
   stand in texts that keep to one volume, and the two answers of a disputed fact are always of different volumes. So
-  what the model says about such a fact depends on the exemplars' answers, as it does in larger models; without this, a
-  model this small is hardly swayed by its exemplars, and MaybeKnown stays nearly empty.
+  what the model says about such a fact may depend on the exemplars' answers, as it does in larger models. The last row of
+  the second table below, against the rows above it, shows how far this went.
 - {about["facts_never_stated"]:,} facts are never stated. {about["of_these_named_with_their_answer_in_an_article"]} of
   them have subject and answer named together in one of the Wikipedia articles, by chance.
 - Wikipedia: {about["articles"]:,} articles, once. {world["general_articles"]} others are kept out for perplexity.

@@ -152,10 +152,7 @@ def test_arms_have_their_own_folders() -> None:
 
 # ------------------------------------------------------------- what is committed
 
-not_made_yet = pytest.mark.skipif(not RESULTS.exists(), reason="the first run has not been made yet: no committed JSON")
 
-
-@not_made_yet
 def test_the_page_and_the_card_are_what_the_json_says() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     again = "run `python -m studies.first_run --page`"
@@ -163,7 +160,6 @@ def test_the_page_and_the_card_are_what_the_json_says() -> None:
     assert CARD.read_text(encoding="utf-8") == card(results), again
 
 
-@not_made_yet
 def test_the_committed_json_is_of_the_committed_base_and_plan() -> None:
     import instil
 
@@ -178,7 +174,6 @@ def test_the_committed_json_is_of_the_committed_base_and_plan() -> None:
             assert spent <= 1.1 * one["budget"]["flops"]
 
 
-@not_made_yet
 def test_the_committed_base_loads_and_is_small() -> None:
     import instil
 
@@ -190,7 +185,6 @@ def test_the_committed_base_loads_and_is_small() -> None:
     assert 0 < len(ids) < model.context_window
 
 
-@not_made_yet
 def test_arms_of_a_seed_share_what_they_are_examined_on() -> None:
     if not os.environ.get("INSTIL_DATA"):
         pytest.skip("INSTIL_DATA names no folder with the public data")

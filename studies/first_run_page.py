@@ -331,8 +331,8 @@ A Llama of {made["parameters"]:,} parameters ({config["layers"]} layers, width {
   {100 * world["rival_strength"][0]:.0f} to {100 * world["rival_strength"][1]:.0f} % of their exposures. The texts are
   like a register in two volumes, sorted by answer (A to L, and the rest): {100 * world["pull"]:.0f} % of all mentions
   stand in texts that keep to one volume, and the two answers of a disputed fact are always of different volumes. So
-  what the model says about such a fact may depend on the exemplars' answers, as it does in larger models. The last row of
-  the second table below, against the rows above it, shows how far this went.
+  what the model says about such a fact may depend on the exemplars' answers, as it does in larger models. The last row
+  of the second table below, against the rows above it, shows how far this went.
 - {about["facts_never_stated"]:,} facts are never stated. {about["of_these_named_with_their_answer_in_an_article"]} of
   them have subject and answer named together in one of the Wikipedia articles, by chance.
 - Wikipedia: {about["articles"]:,} articles, once. {world["general_articles"]} others are kept out for perplexity.

@@ -129,12 +129,14 @@ def known_line(total: Tally, summary: Mapping[str, Any]) -> str:
 def guess_line(total: Tally) -> str | None:
     """How many of the best known facts a guess explains; None when no subject was withheld."""
     from instil.probe.categories import Category
+    from instil.report.words import plural
 
     if not total.with_prior:
         return None
     highly, guessed = total.counts[Category.HIGHLY_KNOWN], total.guesses[Category.HIGHLY_KNOWN]
     unjudged = total.facts - total.with_prior
-    rest = f" ({unjudged:,} facts name no subject and cannot be judged)" if unjudged else ""
+    whose = "its question names" if unjudged == 1 else "their questions name"
+    rest = f" ({plural(unjudged, 'fact')} cannot be judged: {whose} no subject)" if unjudged else ""
     return f"Of {highly:,} HighlyKnown, {guessed:,} could be guessed without the subject{rest}."
 
 

@@ -1,4 +1,4 @@
-"""Facts whose mastery a guess explains: the answer comes without the subject, so that it says nothing about the subject.
+"""Facts whose mastery a guess explains: their answer comes without the subject, so it says nothing about the subject.
 
 A relation with a favourite answer makes every fact that has it look known. `p_prior` is what the model gives when the
 subject is withheld ("Where was it born?") behind the same exemplar sets: it holds the favourite answers of the relation

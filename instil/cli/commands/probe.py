@@ -65,8 +65,7 @@ def probe(
 ) -> None:
     """Ask every fact and write the mastery map: `mastery.parquet` and `summary.json`."""
     from instil.facts import FactSet
-    from instil.probe import ProbeConfig
-    from instil.probe import exemplar_sets
+    from instil.probe import ProbeConfig, exemplar_sets
     from instil.probe import probe as ask
 
     check_out(out)

@@ -15,19 +15,21 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import instil
-from instil.exam.statistics import share
 from instil.facts import FactSet, Role
 from instil.files import write_json
 from instil.loop.hardware import commit, hardware
 from instil.model import LanguageModel
 from instil.probe import MasteryMap, ProbeConfig, exemplar_sets, probe
 from instil.probe.harness import export
+from instil.probe.intervals import share
 from instil.worlds import embedded_world
 
 RESULTS = Path(__file__).parent / "results" / "harness_agreement.json"
@@ -44,7 +46,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="of the harness")
     parser.add_argument("--seed", type=int, default=0, help="of the facts drawn and of the exemplar sets")
     options = parser.parse_args()
-    lm = instil.load("embedded", dtype="float32")
+    if find_spec("lm_eval") is None:
+        parser.error("lm-eval is not installed; it comes with the extra `bench`")
+    lm = instil.load("embedded", dtype="float32", device="cpu")
     facts, exemplars = asked_facts(options.facts, options.seed)
     result = study(lm, facts, exemplars, ProbeConfig(seed=options.seed, prior=False), options.batch_size)
     write_json(options.out, result)
@@ -76,7 +80,7 @@ def study(
         "study": "harness_agreement",
         "model": lm.describe(),
         "config": config.model_dump(mode="json"),
-        "harness": {"name": "lm-eval", "version": harness_version(), "batch_size": batch_size},
+        "harness": {"name": "lm-eval", "version": version("lm_eval"), "batch_size": batch_size},
         "export": done.to_dict(),
         **agreement(lm, mastery, found["samples"], {fact.id: fact.cluster for fact in facts}),
         "scores": {
@@ -179,12 +183,6 @@ def run_harness(lm: LanguageModel, folder: Path, task: str, batch_size: int) -> 
         if isinstance(value, float) and "_stderr" not in name
     }
     return {"samples": sorted(found["samples"][task], key=lambda sample: sample["doc_id"]), "scores": scores}
-
-
-def harness_version() -> str:
-    from importlib.metadata import version
-
-    return version("lm_eval")
 
 
 def by_fact(samples: Iterable[Sample]) -> dict[str, tuple[bool, ...]]:

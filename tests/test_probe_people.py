@@ -209,8 +209,8 @@ def test_one_relation_needs_no_line_for_all(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_lines_under_the_table() -> None:
     mastery = MasteryMap([_row("a", HIGH, 0.9), _row("b", HIGH, 0.1), _row("c", UNKNOWN, None)])
     total, _ = tallies(mastery)
-    said = "Of 2 HighlyKnown, 1 could be guessed without the subject (1 fact cannot be judged: its question names no subject)."
-    assert guess_line(total) == said
+    unjudged = "(1 fact cannot be judged: its question names no subject)"
+    assert guess_line(total) == f"Of 2 HighlyKnown, 1 could be guessed without the subject {unjudged}."
     assert "(2 facts cannot be judged: their questions name no subject)" in str(
         guess_line(tallies([*mastery, _row("d", HIGH, None)])[0])
     )

@@ -27,6 +27,20 @@ FIGURES: Final[Mapping[str, str]] = {
 """The headline table. Figures that come as `…_before` and `…_after` share a row; summary.json has every one."""
 
 
+RELATIONS: Final = 20
+"""Relations that the mastery table shows."""
+
+WIDEST: Final = 28
+"""Characters of a relation's name there."""
+
+LEGEND: Final = (
+    "Highly known: right with every set of worked examples. Maybe known: with some.",
+    "Weakly known: with none, but likely right once when sampled. Unknown: neither.",
+    "known: right with at least half of the sets.",
+)
+LEGEND_OF_GUESSES: Final = "no guess: the same, not counting what could be guessed without the subject."
+
+
 def show_taught(terminal: Terminal, taught: TeachResult) -> None:
     """The headline table, the verdicts, what was left out, and where the report is."""
     summary = taught.summary
@@ -76,39 +90,24 @@ def show_mastery(terminal: Terminal, mastery: MasteryMap, summary: Mapping[str, 
     terminal.show(relation_table(total, parts))
     if len(parts) > RELATIONS:
         terminal.show(f"and {len(parts) - RELATIONS:,} more relations, in {out / 'summary.json'}")
-    terminal.show("\n".join(MASTERY_LEGEND), "", known_line(total, summary))
-    if guesses := guess_line(total):
+    guesses = guess_line(total)
+    terminal.show(*LEGEND, *([LEGEND_OF_GUESSES] if guesses else []), "", known_line(total, summary))
+    if guesses:
         terminal.show(guesses)
-
-
-RELATIONS: Final = 20
-"""Relations that the mastery table shows."""
-
-WIDEST: Final = 28
-"""Characters of a relation's name there."""
-
-MASTERY_LEGEND: Final = (
-    "Highly known: right with every set of worked examples. Maybe known: with some.",
-    "Weakly known: with none, but likely right once when sampled. Unknown: neither.",
-    "known: right with at least half of the sets; no guess: without those that could be",
-    "guessed when the subject is withheld.",
-)
 
 
 def relation_table(total: Tally, parts: Sequence[Tally]) -> Any:
     """How many facts of each relation are of each category: the largest relations, then all together."""
     lines = [*parts[:RELATIONS], total] if len(parts) > 1 else parts
+    columns = ["relation", "facts", "highly", "maybe", "weakly", "unknown", "known"]
+    shares = ["known"]
+    if total.with_prior:
+        columns.append("no guess")
+        shares.append("known_without_guesses")
     rows = [
-        (
-            _relation(one.relation),
-            one.facts,
-            *one.counts.values(),
-            percent(row["known"]),
-            percent(row["known_without_guesses"]),
-        )
-        for one, row in ((one, one.to_dict()) for one in lines)
+        (_relation(one.relation), one.facts, *one.counts.values(), *(percent(one.to_dict()[name]) for name in shares))
+        for one in lines
     ]
-    columns = ("relation", "facts", "highly", "maybe", "weakly", "unknown", "known", "no guess")
     return table(None, columns, rows, last_apart=len(lines) > 1)
 
 

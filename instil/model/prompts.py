@@ -123,6 +123,14 @@ class Prompts:
         """Ids of the answer as it follows a question, without what ends it."""
         return self._encode(self.layout.lead + answer)
 
+    def prompt_text(self, exemplars: Sequence[tuple[str, str]], question: str) -> str:
+        """The prompt of `prefix_ids` and `question_ids` as one text, the start token written out.
+
+        Tokenised whole it may give other ids: a tokenizer can merge across the parts.
+        """
+        text = _joined(self.layout, exemplars, question)
+        return (self.tokenizer.bos_token or "") + text if self.style is PromptStyle.BASE else text
+
     @cached_property
     def terminator_ids(self) -> tuple[int, ...]:
         """What a taught answer ends with: the first token of the layout's end that stops it, or the end token."""

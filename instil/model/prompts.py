@@ -123,6 +123,10 @@ class Prompts:
         """Ids of the answer as it follows a question, without what ends it."""
         return self._encode(self.layout.lead + answer)
 
+    def continuation_ids(self, text: str) -> tuple[int, ...]:
+        """Ids of `text` exactly as it stands behind a question, without the lead that an answer has."""
+        return self._encode(text)
+
     @cached_property
     def terminator_ids(self) -> tuple[int, ...]:
         """What a taught answer ends with: the first token of the layout's end that stops it, or the end token."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from instil.cli.terminal import Terminal, table
+from instil.cli.terminal import Terminal, percent, table
 
 if TYPE_CHECKING:
     from instil.loop import TeachResult
     from instil.loop.estimate import Estimate
+    from instil.probe import MasteryMap
+    from instil.probe.tally import Tally
 
 FIGURES: Final[Mapping[str, str]] = {
     "acquired": "acquired: taught facts not known before, known now",
@@ -65,16 +68,80 @@ def show_plan(terminal: Terminal, plan: Estimate) -> None:
     terminal.show(table("The run would take", ("what", "how much"), rows), "Nothing was written.")
 
 
-def category_table(counts: Mapping[Any, int]) -> Any:
-    """How many facts are of each mastery category."""
-    from instil.report.words import CATEGORY_MEANING, CATEGORY_WORDS, percent
+def show_mastery(terminal: Terminal, mastery: MasteryMap, summary: Mapping[str, Any], out: Path) -> None:
+    """The mastery map by relation, how much of it a guess explains, and where the whole of it is."""
+    from instil.probe.tally import tallies
 
-    total = sum(counts.values())
+    total, parts = tallies(mastery, samples=summary["config"]["samples"])
+    terminal.show(relation_table(total, parts))
+    if len(parts) > RELATIONS:
+        terminal.show(f"and {len(parts) - RELATIONS:,} more relations, in {out / 'summary.json'}")
+    terminal.show("\n".join(MASTERY_LEGEND), "", known_line(total, summary))
+    if guesses := guess_line(total):
+        terminal.show(guesses)
+
+
+RELATIONS: Final = 20
+"""Relations that the mastery table shows."""
+
+WIDEST: Final = 28
+"""Characters of a relation's name there."""
+
+MASTERY_LEGEND: Final = (
+    "Highly known: right with every set of worked examples. Maybe known: with some.",
+    "Weakly known: with none, but likely right once when sampled. Unknown: neither.",
+    "known: right with at least half of the sets; no guess: without those that could be",
+    "guessed when the subject is withheld.",
+)
+
+
+def relation_table(total: Tally, parts: Sequence[Tally]) -> Any:
+    """How many facts of each relation are of each category: the largest relations, then all together."""
+    lines = [*parts[:RELATIONS], total] if len(parts) > 1 else parts
     rows = [
-        (word, counts.get(name, 0), percent(counts.get(name, 0) / total) if total else "–", CATEGORY_MEANING[name])
-        for name, word in CATEGORY_WORDS.items()
+        (
+            _relation(one.relation),
+            one.facts,
+            *one.counts.values(),
+            percent(row["known"]),
+            percent(row["known_without_guesses"]),
+        )
+        for one, row in ((one, one.to_dict()) for one in lines)
     ]
-    return table(None, ("mastery", "facts", "share", "which means"), rows)
+    columns = ("relation", "facts", "highly", "maybe", "weakly", "unknown", "known", "no guess")
+    return table(None, columns, rows, last_apart=len(lines) > 1)
+
+
+def _relation(name: str) -> str:
+    from instil.report.words import visible
+
+    seen = visible(name) or "(no relation)"
+    return seen if len(seen) <= WIDEST else f"{seen[: WIDEST - 1]}…"
+
+
+def known_line(total: Tally, summary: Mapping[str, Any]) -> str:
+    """The share known with its interval."""
+    known = summary["headline"]["known"]
+    between = f"95 % interval {percent(known['low'])} to {percent(known['high'])}"
+    return f"Known: {total.known:,} of {total.facts:,} facts, {percent(known['value'])} ({between})."
+
+
+def guess_line(total: Tally) -> str | None:
+    """How many of the best known facts a guess explains; None when no subject was withheld."""
+    from instil.probe.categories import Category
+
+    if not total.with_prior:
+        return None
+    highly, guessed = total.counts[Category.HIGHLY_KNOWN], total.guesses[Category.HIGHLY_KNOWN]
+    unjudged = total.facts - total.with_prior
+    rest = f" ({unjudged:,} facts name no subject and cannot be judged)" if unjudged else ""
+    return f"Of {highly:,} HighlyKnown, {guessed:,} could be guessed without the subject{rest}."
+
+
+def shown_warnings(lines: Sequence[str], where: str, most: int = 5) -> list[str]:
+    """The first warnings, and how many more there are and where."""
+    more = len(lines) - most
+    return [*lines[:most], *([f"and {more:,} more, in {where}"] if more > 0 else [])]
 
 
 def _values(name: str, figures: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str, int]:

@@ -89,8 +89,13 @@ class Terminal:
                 yield progress
 
 
-def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> RenderableType:
-    """A rich table whose cells are taken as they are; columns after the first that hold numbers are set right."""
+def table(
+    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, last_apart: bool = False
+) -> RenderableType:
+    """A rich table whose cells are taken as they are; columns after the first that hold numbers are set right.
+
+    With `last_apart` a line stands before the last row, which sums up the others.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -100,8 +105,8 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[Any
     for position, column in enumerate(columns):
         numeric = position > 0 and bool(rows) and all(_numeric(row[position]) for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+    for place, row in enumerate(rows):
+        drawn.add_row(*(Text(cell) for cell in row), end_section=last_apart and place == len(rows) - 2)
     return drawn
 
 

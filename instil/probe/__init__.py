@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from instil.probe.categories import Category, any_of, categorise
 from instil.probe.config import ProbeConfig
-from instil.probe.exemplars import Exemplar, ExemplarSets, draw_exemplars
+from instil.probe.exemplars import Exemplar, ExemplarSets, draw_exemplars, exemplar_sets
+from instil.probe.guessing import could_be_guessed
 from instil.probe.mastery import Mastery, MasteryMap
 from instil.probe.questions import Asked, Question, questions_of
 
@@ -30,7 +31,9 @@ __all__ = [
     "any_of",
     "ask",
     "categorise",
+    "could_be_guessed",
     "draw_exemplars",
+    "exemplar_sets",
     "next_token_nll",
     "probe",
     "questions_of",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
 from typing import Any, NamedTuple
 
-from instil.facts import Fact, FactSet
+from instil.facts import Fact, FactSet, Role
 from instil.files import fingerprint
 from instil.probe.config import PROTOCOL, ProbeConfig
 from instil.probe.questions import Question
@@ -99,7 +99,27 @@ def draw_exemplars(
         sets[key] = _draw(pool, config, random.Random(f"{config.seed}:{key}"))
         if key in asked and config.shots:
             warnings += _shortages(key, own, pool, sets[key], config)
+    if config.shots and config.exemplar_sets < FEWEST:
+        warnings.append(f"{config.exemplar_sets} exemplar sets; {_MISLABELS}")
     return ExemplarSets(sets, tuple(warnings))
+
+
+def exemplar_sets(
+    facts: FactSet, exemplars: FactSet | ExemplarSets | None = None, config: ProbeConfig = PROTOCOL
+) -> ExemplarSets:
+    """The sets that a probe of `facts` asks with.
+
+    Args:
+        exemplars: exemplar sets as they are, or the facts to draw them from. By default the facts of role exemplar, and
+            where there are none, all: a fact never stands in its own prompt.
+    """
+    if isinstance(exemplars, ExemplarSets):
+        return exemplars
+    pool = exemplars
+    if pool is None:
+        reserved = facts.with_role(Role.EXEMPLAR)
+        pool = reserved if len(reserved) else facts
+    return draw_exemplars(pool, facts.by_relation, config)
 
 
 def _draw(pool: Sequence[Fact], config: ProbeConfig, chance: random.Random) -> tuple[ExemplarSet, ...]:
@@ -125,21 +145,23 @@ def _worked(facts: Iterable[Fact]) -> ExemplarSet:
     return tuple(Exemplar(fact.question, fact.answers[0], fact.id) for fact in facts)
 
 
+_MISLABELS = f"with fewer than {FEWEST}, known facts are taken for Unknown"
+
+
 def _shortages(
     key: str, own: Sequence[Fact], pool: Sequence[Fact], sets: Sequence[ExemplarSet], config: ProbeConfig
-) -> list[str]:
+) -> Iterator[str]:
+    """What is wrong with one relation's exemplars, in one line: the gravest."""
     name = f"relation {key}" if key else "facts without a relation"
-    found = []
+    distinct = len({frozenset(exemplar.fact_id for exemplar in chosen) for chosen in sets})
+    count = f"{len(own)} exemplar{'' if len(own) == 1 else 's'}"
     if len(own) < config.shots:
         rest = f"exemplars of all relations ({len(pool)}) stand in" if pool else "questions are asked without exemplars"
-        found.append(f"{name}: {len(own)} exemplars, fewer than the {config.shots} of a prompt; {rest}")
-    distinct = len({frozenset(exemplar.fact_id for exemplar in chosen) for chosen in sets})
-    if len(pool) < FEWEST or distinct < FEWEST:
-        found.append(
-            f"{name}: {len(pool)} exemplars make {distinct} distinct sets; with fewer than {FEWEST} of either, "
-            "known facts are taken for Unknown"
-        )
-    return found
+        yield f"{name}: {count}, fewer than the {config.shots} of a prompt; {rest}"
+    elif len(own) < FEWEST:
+        yield f"{name}: {count}; {_MISLABELS}"
+    elif distinct < min(FEWEST, config.exemplar_sets):
+        yield f"{name}: {count} make only {distinct} different sets; {_MISLABELS}"
 
 
 def _same(exemplar: Exemplar, question: Question) -> bool:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from instil.errors import InputError
 from instil.files import atomic
 from instil.probe.categories import Category
+from instil.probe.config import PROTOCOL
+from instil.probe.guessing import LIKELY, could_be_guessed
 from instil.probe.questions import Asked, Question
 
 if TYPE_CHECKING:
@@ -146,28 +148,62 @@ class MasteryMap(Sequence[Mastery]):
 
         return pyarrow.Table.from_pylist([row.to_dict() for row in self._rows], schema=schema())
 
-    def to_pandas(self) -> pandas.DataFrame:
-        return self.to_table().to_pandas()
+    def to_pandas(self, by: Literal["fact", "relation"] = "fact") -> pandas.DataFrame:
+        """One row a fact, or one row a relation.
 
-    def plot(self) -> plotly.graph_objects.Figure:
-        """The shares of the categories, one bar a relation."""
-        import plotly.graph_objects as go
+        By fact the columns are those of `mastery.parquet`. By relation, the largest first: `relation`, `facts`, a
+        count for each category, the shares `known` and `known_without_guesses`, the count `guesses`
+        (see `without_guesses`), the means of `p_greedy`, `p_sampled`, `p_any` and `p_prior`, and the share
+        `gold_in_prompt`.
 
-        groups = self.by_relation()
-        bars = [
-            go.Bar(
-                name=str(category),
-                y=[relation or "all facts" for relation in groups],
-                x=[counts[category] / sum(counts.values()) for counts in groups.values()],
-                customdata=[counts[category] for counts in groups.values()],
-                hovertemplate="%{y}: %{x:.0%} (%{customdata}) " + category + "<extra></extra>",
-                orientation="h",
-                marker_color=color,
-            )
-            for category, color in zip(Category, ("#1b7837", "#7fbf7b", "#e0a458", "#b0b0b0"), strict=True)
-        ]
-        layout = go.Layout(barmode="stack", xaxis={"tickformat": ".0%", "range": [0, 1]}, title=f"{len(self)} facts")
-        return go.Figure(bars, layout)
+        Raises:
+            InputError: another `by`.
+        """
+        if by == "fact":
+            return self.to_table().to_pandas()
+        if by != "relation":
+            raise InputError("no such table", field="by", found=repr(by), expected="fact or relation")
+        import pandas
+
+        from instil.probe.tally import Tally, tallies
+
+        return pandas.DataFrame([one.to_dict() for one in tallies(self)[1]], columns=list(Tally("").to_dict()))
+
+    def guesses(self, threshold: float = LIKELY, samples: int = PROTOCOL.samples) -> frozenset[str]:
+        """Ids of the facts whose category could be reached without their subject.
+
+        Args:
+            threshold: `p_prior` from which HighlyKnown and MaybeKnown facts count as guesses.
+            samples: samples a prompt of the probe's protocol.
+
+        See `instil.probe.guessing` for the rule, and for what it does not say.
+        """
+        return frozenset(row.fact_id for row in self if could_be_guessed(row, threshold, samples))
+
+    def without_guesses(self, threshold: float = LIKELY, samples: int = PROTOCOL.samples) -> MasteryMap:
+        """The map with the guesses taken out: whether their facts are known, this probe cannot show.
+
+        They are left out and not called Unknown, so shares of what is left are of the facts that can be judged.
+        `to_pandas(by="relation")` has `known_without_guesses`, a share of all facts in which no guess counts.
+        """
+        kept = (row for row in self if not could_be_guessed(row, threshold, samples))
+        return MasteryMap(kept, warnings=self.warnings)
+
+    def plot(self, relations: int = 40) -> plotly.graph_objects.Figure:
+        """The shares of the categories: one bar for all facts, one for each of the largest relations.
+
+        Raises:
+            InputError: plotly is not installed, or there are no facts.
+        """
+        from instil.probe.picture import figure
+
+        return figure(self, relations)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from instil.probe.picture import html
+
+        return html(self)
 
     def save(self, path: str | Path) -> None:
         """Write Parquet, atomically."""

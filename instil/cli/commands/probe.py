@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -28,7 +31,7 @@ from instil.cli.options import (
     settings,
 )
 from instil.cli.reading import read_model
-from instil.cli.showing import category_table
+from instil.cli.showing import show_mastery, shown_warnings
 from instil.cli.terminal import Terminal
 
 
@@ -63,6 +66,7 @@ def probe(
     """Ask every fact and write the mastery map: `mastery.parquet` and `summary.json`."""
     from instil.facts import FactSet
     from instil.probe import ProbeConfig
+    from instil.probe import exemplar_sets
     from instil.probe import probe as ask
 
     check_out(out)
@@ -72,11 +76,14 @@ def probe(
     learner = read_model(
         terminal, model, chat_template, dtype=dtype, device=device, style=style, remote_code=remote_code
     )
-    with terminal.progress() as progress:
+    sets = exemplar_sets(asked, worked, chosen)
+    for line in shown_warnings(sets.warnings, str(out / "summary.json")):
+        terminal.note(f"note: {line}")
+    with terminal.progress() as progress, told(sets.warnings):
         mastery = ask(
             learner,
             asked,
-            worked,
+            sets,
             chosen,
             out=out,
             resume=resume,
@@ -84,10 +91,26 @@ def probe(
         )
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     terminal.result(summary)
-    terminal.show(category_table(mastery.counts()))
+    show_mastery(terminal, mastery, summary, out)
     if asked.left_out:
         terminal.show(f"Left out: {len(asked.left_out):,} (listed in summary.json)")
     terminal.show(f"The mastery map: {out / 'mastery.parquet'}")
+
+
+@contextmanager
+def told(lines: Sequence[str]) -> Iterator[None]:
+    """Leave out warnings that have been shown, or counted, before."""
+    before = warnings.showwarning
+
+    def show(message: Warning | str, *details: Any, **more: Any) -> None:
+        if str(message) not in lines:
+            before(message, *details, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def probe_settings(seed: int, engine: str | None, given: dict[str, Any]) -> dict[str, Any]:

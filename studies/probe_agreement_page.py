@@ -29,19 +29,19 @@ def page(results: Results) -> str:
     return f"""# Does the exact probe say what sampling says?
 
 Written by `python -m studies.probe_agreement --page` from `studies/results/probe_agreement.json`; do not edit.
-Commit {results["commit"]}, {ran_on["processor"]}, {ran_on["cores"]} cores, {results["finished"]}. Both engines compute in
-{plan["dtype"]}, so that engines are compared and not roundings. Samples are drawn by the protocol: temperature 0.5, top-k 40.
-Intervals are 95 %, resampled by subject.
+Commit {results["commit"]}, {ran_on["processor"]}, {ran_on["cores"]} cores, {results["finished"]}. Both engines
+compute in {plan["dtype"]}, so that engines are compared and not roundings. Samples are drawn by the protocol:
+temperature 0.5, top-k 40. Intervals are 95 %, resampled by subject.
 
 ## What was asked
 
 {asked_table(results)}
 ## One prompt's probability
 
-Each prompt's exact probability against the hits among its samples. Were the probability right, hits would be binomial: how
-many prompts lie further than 1.96 and 3 standard errors away is given beside what the binomial distribution itself makes
-expect. Chi-square: its distance from its expectation in standard deviations (prompts whose hits vary enough). Uniform:
-p-value of a test of the whole distribution. Excess: hits beyond those expected.
+Each prompt's exact probability against the hits among its samples. Were the probability right, hits would be
+binomial: how many prompts lie further than 1.96 and 3 standard errors away is given beside what the binomial
+distribution itself makes expect. Chi-square: its distance from its expectation in standard deviations (prompts whose
+hits vary enough). Uniform: p-value of a test of the whole distribution. Excess: hits beyond those expected.
 
 {calibration_table(results, few)}
 {calibration_table(results, many)}
@@ -50,8 +50,8 @@ The same, added up by size of the probability ({many:,} samples, listed sequence
 {groups_table(results, many)}
 ## What the exact probability does not list
 
-A sample also counts as right when it is another spelling, or the same text in other tokens. The mean over facts and prompts
-of that probability is what the exact engine's lower bound lacks ({many:,} samples a prompt). With the setting
+A sample also counts as right when it is another spelling, or the same text in other tokens. The mean over facts and
+prompts of that probability is what the exact engine's lower bound lacks ({many:,} samples a prompt). With the setting
 `spellings` the likeliest of them are listed too; the table shows what that buys and what it costs.
 
 {gap_table(results)}
@@ -61,13 +61,13 @@ of that probability is what the exact engine's lower bound lacks ({many:,} sampl
 
 The truth is the protocol's own rule, `1 - Π (1 - p̂)^{few} < ½` for Unknown, with shares of samples for p̂. A right
 greedy answer decides without samples. The others got {plan["first"]} samples a prompt, and where these left them within
-{plan["surely"]} standard errors of the boundary, {many:,} new ones. Facts whose 95 % interval then still has the boundary
-in it are undecidable: the band.
+{plan["surely"]} standard errors of the boundary, {many:,} new ones. Facts whose 95 % interval then still has the
+boundary in it are undecidable: the band.
 
 {agreement_table(results)}
 {differing(results)}
-Distance of a prompt's probability from the share of right answers among {many:,} samples (mean; the last line is what the
-noise of those samples makes expect of a perfect engine):
+Distance of a prompt's probability from the share of right answers among {many:,} samples (mean; the last line is what
+the noise of those samples makes expect of a perfect engine):
 
 {nearer_table(results)}
 ## The noise of {few} samples
@@ -77,8 +77,8 @@ noise of those samples makes expect of a perfect engine):
 
 - Two small models, whose answers are short and whose training text is uniform: a model that writes one name in many
   ways has a larger gap. The study runs on any other model once its facts are given to `material`.
-- The truth is an estimate too. Where it took {plan["first"]} samples it is wrong for less than one fact in a thousand at the
-  boundary, and less elsewhere; in the band nobody can say which engine is right.
+- The truth is an estimate too. Where it took {plan["first"]} samples it is wrong for less than one fact in a thousand
+at the boundary, and less elsewhere; in the band nobody can say which engine is right.
 - Precision: the base and the embedded model are stored in bfloat16, in which probabilities of both engines differ by
   rounding. That is measured by the tests of the probe, not here.
 
@@ -161,10 +161,18 @@ def gap_table(results: Results) -> str:
         ("probability that other spellings add (exact)", *(small(one["added_by_spellings"]) for one in gaps)),
         ("the most they add to one prompt", *(f"{one['most_added_to_a_prompt']:.5f}" for one in gaps)),
         ("facts that change category by them", *(one["categories_changed"] for one in gaps)),
-        ("sequences listed a fact, without and with", *(f"{one['sequences_listed']:.1f} → {one['sequences_listed'] + one['sequences_spelled']:.1f}" for one in gaps)),
-        ("seconds, without and with", *(f"{one['exact']:.1f} → {one['exact with other spellings']:.1f}" for one in seconds)),
-    ]  # fmt: skip
+        ("sequences listed a fact, without and with", *map(listed_in_all, gaps)),
+        ("seconds, without and with", *map(slower, seconds)),
+    ]
     return table(("mean over facts and prompts", *names), rows)
+
+
+def listed_in_all(one: Mapping[str, Any]) -> str:
+    return f"{one['sequences_listed']:.1f} → {one['sequences_listed'] + one['sequences_spelled']:.1f}"
+
+
+def slower(one: Mapping[str, float]) -> str:
+    return f"{one['exact']:.1f} → {one['exact with other spellings']:.1f}"
 
 
 def kinds_table(results: Results) -> str:
@@ -222,7 +230,8 @@ def differing(results: Results) -> str:
         lines.append(
             f"- **{name}**: outside the band the exact engine gives the truth's category for {percent(outside)} of "
             f"{outside['n']} facts ({met}); the band holds {percent(band)} of all. Right greedy answers are equal for "
-            f"{greedy['facts_equal']} of {greedy['facts']} facts ({greedy['prompts_equal']:,} of {greedy['prompts']:,} prompts)."
+            f"{greedy['facts_equal']} of {greedy['facts']} facts ({greedy['prompts_equal']:,} of {greedy['prompts']:,} "
+            "prompts)."
         )
         for one in found["exact_differs"]:
             lines.append(f"    - {one['fact']}: truth {one['truth']}, exact {one['exact']} (p_any {one['p_any']:.3f})")
@@ -233,13 +242,13 @@ def nearer_table(results: Results) -> str:
     models = results["models"]
     engines = list(next(iter(models.values()))["nearer"])
     rows = [
-        (
-            engine.replace("_", " "),
-            *(small(one["nearer"][engine]) if engine in one["nearer"] and isinstance(one["nearer"][engine], dict) else f"{one['nearer'][engine]:.5f}" for one in models.values()),
-        )
-        for engine in engines
-    ]  # fmt: skip
+        (engine.replace("_", " "), *(distance(one["nearer"][engine]) for one in models.values())) for engine in engines
+    ]
     return table(("engine", *models), rows)
+
+
+def distance(found: Any) -> str:
+    return small(found) if isinstance(found, dict) else f"{found:.5f}"
 
 
 def noise_table(results: Results) -> str:

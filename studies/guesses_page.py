@@ -46,8 +46,8 @@ The `development` facts are as published.
   does: a model that knows all about American films gives the same answers as one that calls every film American.
 - The rule is one of several. The tables by threshold show how much hangs on the half.
 - `p_prior` is measured behind the same exemplars, so it holds both the relation's favourites and what can be copied
-  from the prompt. What copying does by itself is seen where the same fact is asked with and without its answer among the
-  exemplars; facts whose answer stands in some prompts have frequent answers, so this does not speak for the others.
+  from the prompt. What copying does by itself is seen where the same fact is asked with and without its answer among
+  the exemplars; facts whose answer stands in some prompts have frequent answers, so this does not speak for the others.
 - One model of {results["model"]["parameters"] / 1e6:.1f} M parameters, trained on capped relations: a model trained on
   the web has favourites of its own.
 """
@@ -87,8 +87,8 @@ def verdict(one: Mapping[str, Any]) -> str:
     ]
     known, left = one["all"]["known"], one["all"]["known_without_guesses"]
     return (
-        f"{' and '.join(shares)} could be guessed. Known are {percent(known)} of all facts, and {percent(left)} when no "
-        "guess counts. The subject could be withheld "
+        f"{' and '.join(shares)} could be guessed. Known are {percent(known)} of all facts, and {percent(left)} when "
+        "no guess counts. The subject could be withheld "
         f"in {one['with_prior']:,} of {one['facts']:,} questions; the others cannot be judged and stay as they are."
     )
 
@@ -154,12 +154,11 @@ def threshold_table(one: Mapping[str, Any]) -> str:
 
 
 def gold_part(one: Mapping[str, Any]) -> str:
-    return f"""{one["facts_with_both"]:,} facts have their answer among the exemplars of some prompts and not of
-    others. Greedy
-answers are right for {percent(one["right_where_shown"])} of their prompts that show it and
-{percent(one["right_where_not_shown"])} of those that do not: a difference of
+    shown, hidden = percent(one["right_where_shown"]), percent(one["right_where_not_shown"])
+    return f"""{one["facts_with_both"]:,} facts have their answer among the exemplars of some prompts and not of others.
+Greedy answers are right for {shown} of their prompts that show it and {hidden} of those that do not: a difference of
 {percent(one["difference"], signed=True)} points. The answer stands in every prompt of {one["gold_in_every_prompt"]}
-facts. The {one["facts_in_transition"]:,} facts whose answer stands in some prompt, by all prompts and by those
-without it:
+facts. The {one["facts_in_transition"]:,} facts whose answer stands in some prompt, by all prompts and by those without
+it:
 
 {matrix(one["transition"]).replace("before ↓ after →", "all prompts ↓ without the answer →")}"""

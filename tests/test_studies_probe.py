@@ -15,7 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instil.probe import any_of
+from instil.facts import Fact, FactSet
+from instil.probe import Category, Mastery, MasteryMap, any_of
+from studies.guesses import RESULTS as GUESSES
+from studies.guesses import category_without_gold, describe, gold
 from studies.probe_agreement import RESULTS, measure
 from studies.probe_agreement_bench import Bench, Counts, Plan
 from studies.probe_agreement_compared import category_by_few, truth_of
@@ -132,6 +135,84 @@ def test_a_run_can_be_written_and_read(toy: dict[str, Any], tmp_path: Path) -> N
     assert "embedded" in written
     assert "None" not in written
     assert "nan" not in written
+
+
+# ------------------------------------------------------------------------ guesses
+
+
+def row(number: int, category: str, greedy: list[bool], gold: list[bool], prior: float | None, answer: str) -> Mastery:
+    return Mastery(
+        fact_id=f"f{number}",
+        relation="born",
+        question="q",
+        answer=answer,
+        category=Category(category),
+        p_greedy=sum(greedy) / len(greedy),
+        p_sampled=0.9 if any(greedy) else 0.0,
+        p_any=1.0 if any(greedy) else 0.0,
+        p_prior=prior,
+        gold_in_prompt=any(gold),
+        greedy_answer=answer,
+        greedy_right_by_set=tuple(greedy),
+        p_by_set=tuple(map(float, greedy)),
+        greedy_answer_by_set=(answer,) * len(greedy),
+        gold_in_prompt_by_set=tuple(gold),
+    )
+
+
+def few_rows() -> tuple[FactSet, MasteryMap]:
+    rows = [
+        row(0, "HighlyKnown", [True, True], [False, False], 0.8, "Paris"),
+        row(1, "HighlyKnown", [True, True], [True, True], 0.2, "Paris"),
+        row(2, "MaybeKnown", [True, False], [True, False], 0.3, "Rome"),
+        row(3, "MaybeKnown", [True, False], [False, True], None, "Oslo"),
+        row(4, "Unknown", [False, False], [False, False], 0.9, "Paris"),
+    ]
+    return FactSet(Fact(one.fact_id, "q", (one.answer,), subject=one.fact_id) for one in rows), MasteryMap(rows)
+
+
+def test_guesses_are_counted_by_category_and_taken_out() -> None:
+    found = describe(*few_rows())
+    assert found["all"]["favourite"] == {"answer": "Paris", "share": 0.6}
+    high = found["all"]["categories"]["HighlyKnown"]
+    assert (high["facts"], high["guesses"]["value"], high["favourite"]["value"]) == (2, 0.5, 1.0)
+    assert found["all"]["known"]["value"] == 0.8
+    assert found["all"]["known_without_guesses"]["value"] == pytest.approx(0.6)
+    assert found["without_guesses"] == {"HighlyKnown": 1, "MaybeKnown": 2, "WeaklyKnown": 0, "Unknown": 1}
+    assert found["by_threshold"]["0.1"]["HighlyKnown"]["value"] == 1
+    assert found["with_prior"] == 4
+    assert found["relations"].keys() == {"born"}
+
+
+def test_prompts_that_show_the_answer_are_compared_with_those_that_do_not() -> None:
+    facts, mastery = few_rows()
+    found = gold(facts, list(mastery))
+    assert found["facts_with_both"] == 2
+    assert found["right_where_shown"]["value"] == found["right_where_not_shown"]["value"] == 0.5
+    assert found["gold_in_every_prompt"] == 1
+    assert found["facts_in_transition"] == 2
+    assert [category_without_gold(one) for one in mastery] == ["HighlyKnown", None, "Unknown", "HighlyKnown", "Unknown"]
+
+
+def test_the_page_of_guesses_says_what_the_figures_say() -> None:
+    from studies.guesses_page import page
+
+    results = {"commit": "0", "hardware": {"processor": "p", "cores": 2}, "finished": "f"}
+    results |= {"model": {"parameters": 7_500_000, "dtype": "bfloat16"}, "relations": {"P495": "Where is [X] from?"}}
+    results |= {"raw": {"P495": {"answer": "USA", "share": 0.7, "n": 10}}, "splits": {"target": describe(*few_rows())}}
+    written = page(json.loads(json.dumps(results)))
+    assert "50.0 % (" in written
+    assert "of the 2 HighlyKnown facts" in written
+    assert "Where is it from?" in written
+    assert "None" not in written
+
+
+@pytest.mark.skipif(not GUESSES.exists(), reason="the study of guesses has not been made yet: no committed JSON")
+def test_the_page_of_guesses_is_what_the_json_says() -> None:
+    from studies.guesses_page import PAGE, page
+
+    results = json.loads(GUESSES.read_text(encoding="utf-8"))
+    assert PAGE.read_text(encoding="utf-8") == page(results), "run `python -m studies.guesses --page`"
 
 
 @pytest.mark.skipif(not RESULTS.exists(), reason="the agreement study has not been made yet: no committed JSON")

@@ -78,7 +78,7 @@ the noise of those samples makes expect of a perfect engine):
 - Two small models, whose answers are short and whose training text is uniform: a model that writes one name in many
   ways has a larger gap. The study runs on any other model once its facts are given to `material`.
 - The truth is an estimate too. Where it took {plan["first"]} samples it is wrong for less than one fact in a thousand
-at the boundary, and less elsewhere; in the band nobody can say which engine is right.
+  at the boundary, and less elsewhere; in the band nobody can say which engine is right.
 - Precision: the base and the embedded model are stored in bfloat16, in which probabilities of both engines differ by
   rounding. That is measured by the tests of the probe, not here.
 
@@ -142,8 +142,12 @@ def groups_table(results: Results, samples: int) -> str:
 
 def small(figure: Mapping[str, Any]) -> str:
     if figure["low"] is None:
-        return f"{figure['value']:.5f}"
-    return f"{figure['value']:.5f} ({figure['low']:.5f} to {figure['high']:.5f})"
+        return short(figure["value"])
+    return f"{short(figure['value'])} ({short(figure['low'])} to {short(figure['high'])})"
+
+
+def short(value: float) -> str:
+    return f"{value:.5f}" if abs(value) >= 1e-4 else f"{value:.1g}"
 
 
 def gap_table(results: Results) -> str:
@@ -159,7 +163,7 @@ def gap_table(results: Results) -> str:
         ("of these not listed", *(missed(one["unlisted"]) for one in gaps)),
         ("not listed even with other spellings", *(missed(one["unlisted_with_spellings"]) for one in gaps)),
         ("probability that other spellings add (exact)", *(small(one["added_by_spellings"]) for one in gaps)),
-        ("the most they add to one prompt", *(f"{one['most_added_to_a_prompt']:.5f}" for one in gaps)),
+        ("the most they add to one prompt", *(short(one["most_added_to_a_prompt"]) for one in gaps)),
         ("facts that change category by them", *(one["categories_changed"] for one in gaps)),
         ("sequences listed a fact, without and with", *map(listed_in_all, gaps)),
         ("seconds, without and with", *map(slower, seconds)),

@@ -131,6 +131,10 @@ class Prompts:
         text = _joined(self.layout, exemplars, question)
         return (self.tokenizer.bos_token or "") + text if self.style is PromptStyle.BASE else text
 
+    def continuation_ids(self, text: str) -> tuple[int, ...]:
+        """Ids of `text` exactly as it stands behind a question, without the lead that an answer has."""
+        return self._encode(text)
+
     @cached_property
     def terminator_ids(self) -> tuple[int, ...]:
         """What a taught answer ends with: the first token of the layout's end that stops it, or the end token."""

@@ -27,6 +27,11 @@ class ProbeConfig(BaseModel):
     max_answer_tokens: int = Field(
         default=32, ge=1, description="tokens a decoded answer may have; raised where a listed answer has more"
     )
+    spellings: bool = Field(
+        default=False,
+        description="exact engine: reckon also with other spellings of the answers that count as right (case, article, "
+        "quotes, spacing, punctuation, other tokens; at most 40 an answer); slower",
+    )
     prior: bool = Field(default=True, description="also the probability of the answer when the subject is withheld")
     seed: int = Field(default=0, description="of the exemplar sets and of the samples")
     batch_tokens: int = Field(default=8192, ge=64, description="tokens computed at once; changes speed and memory only")

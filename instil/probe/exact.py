@@ -2,7 +2,14 @@
 
 One teacher-forced pass gives both (Hayes et al., arXiv 2410.19482). The probability is exact for the listed answers as
 they are tokenised here, each followed by any stop token, at once or behind one full stop. It is a lower bound of the
-probability of a *correct* answer: other spellings, and other tokenisations of the same text, are not listed.
+probability of a *correct* answer, that is of what the sampled engine estimates. What is missing:
+
+- other strings that `instil.answers.normalise` takes for the same (case, article, quotes, punctuation, spaces);
+- the same string in other tokens.
+
+With `ProbeConfig.spellings` the likeliest of both are listed too (`instil.probe.spellings`), and the bound is closer;
+what is not listed even then stays missing. How much that is, `studies/probe_agreement.py` measures. Greedy answers are
+read as text, so nothing is missing there.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from instil.probe.exact import Job
 from instil.probe.judging import form
 from instil.probe.questions import Question, without_subject
 from instil.probe.rows import Answers, Ids, Row, Tree
+from instil.probe.spellings import other_spellings, with_spellings
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel
@@ -78,16 +79,22 @@ class Preparer:
             )
         withheld = without_subject(question) if self._config.prior else None
         forms = frozenset(filter(None, map(form, question.answers)))
+        limit = min(max(self._config.max_answer_tokens, listed.longest), self._window - longest)
         return Prepared(
             question=question,
             prefixes=prefixes,
             question_ids=question_ids,
             withheld_ids=None if withheld is None else prompts.question_ids(withheld),
-            answers=listed,
+            answers=self._spelled(listed, question.answers, forms, limit),
             forms=forms,
-            limit=min(max(self._config.max_answer_tokens, listed.longest), self._window - longest),
+            limit=limit,
             gold=tuple(any(form(exemplar.answer) in forms for exemplar in chosen) for chosen in sets),
         )
+
+    def _spelled(self, listed: Answers, answers: Sequence[str], forms: frozenset[str], limit: int) -> Answers:
+        if not self._config.spellings:
+            return listed
+        return with_spellings(listed, other_spellings(self._prompts, answers, forms, limit))
 
     def _prefix_ids(self, exemplars: ExemplarSet) -> Ids:
         return self._prompts.prefix_ids([(exemplar.question, exemplar.answer) for exemplar in exemplars])

@@ -28,6 +28,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """How some of the answers to one job came out.
+
+    Attributes:
+        tokens: of the answer, without its stop.
+        count: samples that are this answer; 0 for a greedy answer that was never sampled.
+        greedy: whether the greedy answer is this one.
+        stopped: False when the limit was reached before a stop token.
+    """
+
+    tokens: Ids
+    count: int
+    greedy: bool
+    stopped: bool
+
+
+@dataclass(frozen=True)
 class _Beginning:
     """What some answers of one job have in common so far.
 
@@ -56,9 +73,13 @@ class SampledEngine:
 
     def answer(self, jobs: Sequence[Job]) -> list[Outcome]:
         """One outcome a job. Jobs with one prefix stand together."""
+        return [self._outcome(job, found) for job, found in zip(jobs, self.endings(jobs), strict=True)]
+
+    def endings(self, jobs: Sequence[Job]) -> list[list[Ending]]:
+        """For each job its distinct answers; their counts add up to `samples`. Jobs with one prefix stand together."""
         scored = self._runner.score([Row(job.row.prefix, job.row.question, Tree((), ())) for job in jobs])
         streams = [self._stream(job) for job in jobs]
-        ended: list[list[_Beginning]] = [[] for _ in jobs]
+        ended: list[list[Ending]] = [[] for _ in jobs]
         live = [_Beginning(index, (), self._samples, True, index) for index in range(len(jobs))]
         live = self._grown(live, scored.logits, streams, jobs, ended)
         if live:
@@ -68,7 +89,7 @@ class SampledEngine:
             live = self._grown([replace(one, slot=slot) for slot, one in enumerate(live)], logits, streams, jobs, ended)
             if live:
                 session.select([one.slot for one in live])
-        return [self._outcome(job, found) for job, found in zip(jobs, ended, strict=True)]
+        return ended
 
     def _stream(self, job: Job) -> torch.Generator:
         seed = int(fingerprint([str(self._seed), job.key]), 16) >> 1
@@ -80,7 +101,7 @@ class SampledEngine:
         logits_BV: Tensor,
         streams: Sequence[torch.Generator],
         jobs: Sequence[Job],
-        ended: list[list[_Beginning]],
+        ended: list[list[Ending]],
     ) -> list[_Beginning]:
         """Draw the next token of every sample; what stops, or has reached its limit, goes to `ended`."""
         probabilities_BV = self._sampling.log_probabilities(logits_BV).exp().cpu()
@@ -93,19 +114,19 @@ class SampledEngine:
             for token in sorted({*drawn, top} if one.greedy else drawn):
                 greedy = one.greedy and token == top
                 if token in self._prompts.stop_ids:
-                    ended[one.job].append(replace(one, count=drawn[token], greedy=greedy))
+                    ended[one.job].append(Ending(one.tokens, drawn[token], greedy, stopped=True))
                     continue
                 longer = replace(one, tokens=(*one.tokens, token), count=drawn[token], greedy=greedy)
                 if len(longer.tokens) < jobs[one.job].limit:
                     grown.append(longer)
                 else:
-                    ended[one.job].append(replace(longer, job=-1))
+                    ended[one.job].append(Ending(longer.tokens, longer.count, greedy, stopped=False))
         return grown
 
-    def _outcome(self, job: Job, ended: Sequence[_Beginning]) -> Outcome:
-        """An answer that never stopped (job -1) is not right."""
+    def _outcome(self, job: Job, ended: Sequence[Ending]) -> Outcome:
+        """An answer that never stopped is not right."""
         texts = [(one, self._prompts.answer_text(one.tokens)) for one in ended]
-        right = [one for one, text in texts if one.job >= 0 and is_right(text, job.forms)]
+        right = [one for one, text in texts if one.stopped and is_right(text, job.forms)]
         return Outcome(
             p=sum(one.count for one in right) / self._samples,
             right=any(one.greedy for one in right),

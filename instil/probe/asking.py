@@ -98,6 +98,7 @@ class Asker:
 
     Attributes:
         limits: what one batch may hold. Lowered when memory runs out, and never raised again.
+        on_halved: is told when they are lowered, before anything is computed under the lower ones.
         way: the name of the runner, once it is settled.
     """
 
@@ -109,13 +110,13 @@ class Asker:
         *,
         meter: Any = None,
         runner: Runner | None = None,
-        halved: Halved = lambda limits, why: None,
     ) -> None:
-        self._lm, self._config, self._meter, self._halved = lm, config, meter, halved
+        self._lm, self._config, self._meter = lm, config, meter
         self._prepare = Preparer(lm, exemplars, config)
         self._given = runner
         self._chosen: Callable[[], Runner] | None = None if runner is None else lambda: runner
         self.limits = Limits(config.batch_tokens, LOGITS)
+        self.on_halved: Halved = lambda limits, why: None
         self.way = "" if runner is None else runner.name
 
     def check(self, questions: Iterable[Question], progress: Callable[[int], None] = lambda done: None) -> None:
@@ -187,7 +188,7 @@ class Asker:
         logits = sum(row.scored for row in batch) * _vocabulary(self._lm)
         self.limits = self.limits.halved(sum(map(len, batch)), logits)
         log.warning("out of memory: batches of at most %d tokens from here on (%s)", self.limits.tokens, why)
-        self._halved(self.limits, why)
+        self.on_halved(self.limits, why)
 
 
 def _kind(runner: Runner) -> tuple[Callable[[LanguageModel], Runner], str]:

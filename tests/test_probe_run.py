@@ -296,7 +296,7 @@ def test_out_of_memory_halves_the_batches_and_goes_on(
     halved = summary["batches"]["halved"]
     assert len(halved) == memory.refused
     assert [one["batch_tokens"] for one in halved] == sorted((one["batch_tokens"] for one in halved), reverse=True)
-    assert halved[0]["from_fact"] == 0 and summary["batches"]["batch_tokens"] == config.batch_tokens
+    assert halved[0]["from_fact"] % 5 == 0 and summary["batches"]["batch_tokens"] == config.batch_tokens
     assert (str(FAULTS[fault]) or "MemoryError") == halved[0]["why"]
     assert "batches of at most" in caplog.text
 
@@ -310,8 +310,8 @@ def test_a_resume_keeps_the_halved_batches(
     for cut in (False, True):
         out = tmp_path / str(cut)
         with monkeypatch.context() as patch:
-            memory = NoMemory(patch, own_lm, 150, FAULTS["torch"])
-            memory.after = 20  # the first part fits
+            memory = NoMemory(patch, own_lm, 100, FAULTS["torch"])
+            memory.after = 4  # while it is tried which way is the right one
             if cut:
                 abort_after(patch, 2)
                 with pytest.raises(KeyboardInterrupt):
@@ -422,15 +422,20 @@ def test_only_one_block_is_prepared_and_held(
     """Many times the facts: no more questions, prepared questions or rows are alive than two parts have."""
     small_parts(monkeypatch, 4)
     many = FactSet(replace(fact, id=f"{fact.id}-{turn}") for turn in range(6) for fact in people_facts())
-    most: dict[str, int] = {}
+    most: Counter[str] = Counter()
+
+    def alive() -> Counter[str]:
+        gc.collect()
+        return Counter(type(each).__name__ for each in gc.get_objects())
+
+    before = alive()
 
     def count(done: int, total: int) -> None:
-        gc.collect()
-        alive = Counter(type(each).__name__ for each in gc.get_objects())
+        now = alive()
         for name in ("Prepared", "Question", "Mastery", "Asked"):
-            most[name] = max(most.get(name, 0), alive[name])
+            most[name] = max(most[name], now[name] - before[name])
 
     rows = probe(lm, many, config=config, out=tmp_path / "probe", progress=count, checking=count)
     assert len(rows) == 96
-    assert all(0 <= found <= 3 * 4 + 1 for found in most.values()), most
-    assert most["Prepared"]
+    assert all(found <= 3 * 4 for found in most.values()), most
+    assert most["Prepared"] >= 4

@@ -254,6 +254,26 @@ def test_plain_progress_gives_rate_and_time_left_now_and_then() -> None:
     assert len(lines) == 7
 
 
+def test_facts_a_second_count_only_what_was_done_now() -> None:
+    """A resumed run of a million facts: half was there before; a rate is said after half a minute, and no exponent."""
+    now = 0.0
+    stream = io.StringIO()
+    progress = LineProgress(stream, every=10, clock=lambda: now)
+    for second in range(0, 41, 10):
+        now = float(second)
+        progress("probing", 500_000 + 120 * second, 1_000_000, unit="facts")
+    now = 400.0
+    progress("probing", 1_000_000, 1_000_000, unit="facts")
+    assert stream.getvalue().splitlines() == [
+        "probing: 500,000 of 1,000,000 facts (50%)",
+        "probing: 501,200 of 1,000,000 facts (50%)",
+        "probing: 502,400 of 1,000,000 facts (50%)",
+        "probing: 503,600 of 1,000,000 facts (50%), 120 facts/s, 1 h 8 min left",
+        "probing: 504,800 of 1,000,000 facts (50%), 120 facts/s, 1 h 8 min left",
+        "probing: 1,000,000 of 1,000,000 facts (100%), 1,250 facts/s, 6 min 40 s",
+    ]
+
+
 def test_every_stage_gets_a_line() -> None:
     stream = io.StringIO()
     progress = LineProgress(stream)
@@ -285,7 +305,7 @@ def test_a_terminal_gets_a_bar() -> None:
     code = (
         "from instil.cli.terminal import Terminal\n"
         "with Terminal().progress() as progress:\n"
-        "    for done in range(101): progress('probing', done, 100)\n"
+        "    for done in range(101): progress('probing', done, 100, unit='facts')\n"
     )
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
@@ -297,7 +317,8 @@ def test_a_terminal_gets_a_bar() -> None:
     assert process.wait() == 0
     assert "probing" in shown
     assert "100/100" in shown
-    assert "/s" in shown
+    assert "facts/s" in shown
+    assert "0:00:0" in shown, "time that passed and time left"
 
 
 def _chunks(handle: int) -> Iterator[bytes]:

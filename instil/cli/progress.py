@@ -13,14 +13,20 @@ if TYPE_CHECKING:
 FEWEST = 0.01
 """The share that must be done before a rate says anything about the time left."""
 
+LONGEST = 30.0
+"""Seconds after which it is said all the same: of a million facts, a hundredth takes long."""
+
 
 class Progress:
     """Takes `progress(what, done, total)`.
 
-    `what` names the present stage, `total` is None where it is not known, `detail` may change from call to call.
+    `what` names the present stage, `total` is None where it is not known, `detail` may change from call to call, and
+    `unit` says what is counted. What is done at the first call of a stage was there before: it counts for no rate.
     """
 
-    def __call__(self, what: str, done: float = 0, total: float | None = None, detail: str = "") -> None:
+    def __call__(
+        self, what: str, done: float = 0, total: float | None = None, detail: str = "", unit: str = ""
+    ) -> None:
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -31,7 +37,9 @@ class Progress:
 
 
 class SilentProgress(Progress):
-    def __call__(self, what: str, done: float = 0, total: float | None = None, detail: str = "") -> None:
+    def __call__(
+        self, what: str, done: float = 0, total: float | None = None, detail: str = "", unit: str = ""
+    ) -> None:
         return None
 
 
@@ -44,7 +52,9 @@ class LineProgress(Progress):
         self._began = self._spoke = clock()
         self._from = 0.0
 
-    def __call__(self, what: str, done: float = 0, total: float | None = None, detail: str = "") -> None:
+    def __call__(
+        self, what: str, done: float = 0, total: float | None = None, detail: str = "", unit: str = ""
+    ) -> None:
         what, detail = split_detail(what, detail)
         now = self._clock()
         ended = total is not None and done >= total
@@ -53,21 +63,22 @@ class LineProgress(Progress):
         elif not ended and now - self._spoke < self._every:
             return
         self._spoke = now
-        self._stream.write(self._line(what, done, total, now) + (f" · {detail}" if detail else "") + "\n")
+        self._stream.write(self._line(what, done, total, unit, now) + (f" · {detail}" if detail else "") + "\n")
         self._stream.flush()
         if ended:
             self._what = None
 
-    def _line(self, what: str, done: float, total: float | None, now: float) -> str:
+    def _line(self, what: str, done: float, total: float | None, unit: str, now: float) -> str:
         if not total and not done:
             return what
-        share = f" of {total:,.0f} ({done / total:.0%})" if total else ""
+        counted = f" {unit}" if unit else ""
+        share = f" of {total:,.0f}{counted} ({done / total:.0%})" if total else counted
         elapsed, since = now - self._began, done - self._from
-        if elapsed <= 0 or since <= 0 or (total and done < FEWEST * total):
+        if elapsed <= 0 or since <= 0 or (total and since < FEWEST * (total - self._from) and elapsed < LONGEST):
             return f"{what}: {done:,.0f}{share}"
         rate = since / elapsed
         left = f", {clock_time((total - done) / rate)} left" if total and done < total else f", {clock_time(elapsed)}"
-        return f"{what}: {done:,.0f}{share}, {rate:,.3g}/s{left}"
+        return f"{what}: {done:,.0f}{share}, {rate_text(rate)}{counted}/s{left}"
 
 
 class RichProgress(Progress):
@@ -89,7 +100,8 @@ class RichProgress(Progress):
         class Rate(ProgressColumn):
             def render(self, task: Any) -> Text:
                 speed = task.finished_speed or task.speed
-                return Text(f"{speed:,.3g}/s" if speed else "", style="dim")
+                unit = task.fields.get("unit", "")
+                return Text(f"{rate_text(speed)}{unit and ' '}{unit}/s" if speed else "", style="dim")
 
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
@@ -103,11 +115,13 @@ class RichProgress(Progress):
         self._task: TaskID | None = None
         self._what: str | None = None
 
-    def __call__(self, what: str, done: float = 0, total: float | None = None, detail: str = "") -> None:
+    def __call__(
+        self, what: str, done: float = 0, total: float | None = None, detail: str = "", unit: str = ""
+    ) -> None:
         what, detail = split_detail(what, detail)
         if what != self._what:
             self._close()
-            self._task, self._what = self._bars.add_task(what, total=total), what
+            self._task, self._what = self._bars.add_task(what, total=total, completed=int(done), unit=unit), what
         assert self._task is not None
         shown = f"{what} · {detail}" if detail else what
         self._bars.update(self._task, completed=done, total=total, description=shown)
@@ -130,6 +144,11 @@ def split_detail(what: str, detail: str) -> tuple[str, str]:
     """A room that has only one text to tell puts the detail behind a colon: `stage 1: epoch 2, loss 0.12`."""
     stage, colon, rest = what.partition(": ")
     return (stage, rest) if colon and not detail else (what, detail)
+
+
+def rate_text(rate: float) -> str:
+    """Three digits, large rates whole: `0.0123`, `9.5`, `142`, `12,300`."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def clock_time(seconds: float) -> str:

@@ -43,7 +43,7 @@ def load(
         spec: a folder in Hugging Face layout, a hub id, or "embedded" for the model that comes with the package.
         dtype: "auto", "float32", "bfloat16" or "float16". Auto is bfloat16 on a GPU; on a CPU it is bfloat16 only when
             the weights are stored so and the CPU multiplies bfloat16 matrices itself, float32 otherwise.
-        device: "auto" (the first GPU, else the CPU) or a torch device.
+        device: "auto" (the first GPU, or that of LOCAL_RANK; else the CPU) or a torch device.
         remote_code: run Python code that comes with the checkpoint.
         chat_template: a Jinja chat template, or the path of one, that replaces the tokenizer's.
         style: "auto" (chat where there is a chat template), "base" or "chat".
@@ -222,8 +222,14 @@ def _quietly() -> Iterator[None]:
 def _device(device: str) -> torch.device:
     import torch
 
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        # Of several processes that a launcher started on this machine, each takes a GPU of its own.
+        local = os.environ.get("LOCAL_RANK", "")
+        return (
+            torch.device("cuda", int(local) % torch.cuda.device_count()) if local.isdecimal() else torch.device("cuda")
+        )
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)

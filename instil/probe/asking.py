@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from instil.errors import RunFailed
 from instil.probe.categories import any_of, categorise
 from instil.probe.config import PROTOCOL, ProbeConfig
 from instil.probe.exact import ExactEngine, Outcome
+from instil.probe.memory import Limits, is_out_of_memory, release
 from instil.probe.preparing import Prepared, Preparer, prior_rows
 from instil.probe.questions import Asked, Question
 from instil.probe.rows import Row
@@ -29,6 +32,9 @@ BLOCK = 1024
 
 LOGITS = 1 << 25
 """Logits that one batch may give."""
+
+Halved = Callable[[Limits, str], None]
+"""Is told what a batch may hold from now on, and what the machine said."""
 
 T = TypeVar("T")
 
@@ -53,82 +59,210 @@ def ask(
         runner: how rows are computed; by default the fast way where the model allows it, else the plain one.
 
     Returns:
-        One `Asked` a question, in the order of `questions`, a block at a time.
+        One `Asked` a question, in the order of `questions`, a block at a time. Only one block is ever prepared.
 
     Raises:
         InputError: a question is longer than the context window, or has no usable answer. Raised before anything is
             computed.
+        RunFailed: there is no memory for a single question.
     """
-    prepare = Preparer(lm, exemplars, config)
-    prepared = [prepare(question) for question in questions]
-    return _ask(lm, prepared, config, meter, progress or (lambda done, total: None), runner)
+    asker = Asker(lm, exemplars, config, meter=meter, runner=runner)
+    if len(questions) > BLOCK:
+        asker.check(questions)
+    first = asker.prepared(questions[:BLOCK])
+    return _ask(asker, first, questions, progress or (lambda done, total: None))
 
 
 def _ask(
-    lm: LanguageModel,
-    prepared: Sequence[Prepared],
-    config: ProbeConfig,
-    meter: Any,
-    progress: Callable[[int, int], None],
-    runner: Runner | None,
+    asker: Asker, block: Sequence[Prepared], questions: Sequence[Question], progress: Callable[[int, int], None]
 ) -> Iterator[Asked]:
-    if not prepared:
+    if not block:
         return
-    if runner is None:
-        runner = choose_runner(lm, max((job.row for one in prepared[:BLOCK] for job in one.jobs()), key=_cost))
-    done = 0
-    for block in _blocks(prepared):
-        # The meter must not count what the caller does with the model between two answers.
-        with contextlib.nullcontext() if meter is None else meter.counting(lm.model, "deciding"):
-            answers = list(
-                _block(lm, runner, block, config, partial(_report, progress, done, len(block), len(prepared)))
-            )
+    asker.settle(block)
+    done, total = 0, len(questions)
+    while block:
+        answers = asker.answer(block, partial(_report, progress, done, len(block), total))
         done += len(block)
-        progress(done, len(prepared))
+        progress(done, total)
         yield from answers
+        block = asker.prepared(questions[done : done + BLOCK])
 
 
 def _report(progress: Callable[[int, int], None], done: int, block: int, total: int, share: float) -> None:
     progress(done + int(share * block), total)
 
 
-def _blocks(prepared: Sequence[Prepared]) -> Iterator[Sequence[Prepared]]:
-    for start in range(0, len(prepared), BLOCK):
-        yield prepared[start : start + BLOCK]
+class Asker:
+    """Answers blocks of questions. A block's answers depend on the block, the limits and the way, and on nothing else:
+    whatever was computed before, in this process or another, the bits are the same.
+
+    Attributes:
+        limits: what one batch may hold. Lowered when memory runs out, and never raised again.
+        on_halved: is told when they are lowered, before anything is computed under the lower ones.
+        way: the name of the runner, once it is settled.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        exemplars: ExemplarSets,
+        config: ProbeConfig,
+        *,
+        meter: Any = None,
+        runner: Runner | None = None,
+    ) -> None:
+        self._lm, self._config, self._meter = lm, config, meter
+        self._prepare = Preparer(lm, exemplars, config)
+        self._given = runner
+        self._chosen: Callable[[], Runner] | None = None if runner is None else lambda: runner
+        self.limits = Limits(config.batch_tokens, LOGITS)
+        self.on_halved: Halved = lambda limits, why: None
+        self.way = "" if runner is None else runner.name
+
+    def check(self, questions: Iterable[Question], progress: Callable[[int], None] = lambda done: None) -> None:
+        """Prepare every question, keeping none.
+
+        Raises:
+            InputError: a question is longer than the context window, or has no usable answer.
+        """
+        for number, question in enumerate(questions, start=1):
+            self._prepare(question)
+            if number % BLOCK == 0:
+                progress(number)
+
+    def prepared(self, questions: Iterable[Question]) -> list[Prepared]:
+        return [self._prepare(question) for question in questions]
+
+    def settle(self, block: Sequence[Prepared]) -> None:
+        """Choose how rows are computed, by trying the longest row of a block."""
+        if self._chosen is not None:
+            return
+        row = max((job.row for one in block for job in one.jobs()), key=_cost)
+        try:
+            kind, self.way = _kind(choose_runner(self._lm, row))
+        except Exception as fault:
+            if is_out_of_memory(fault):
+                raise _no_memory(len(row.prefix) + len(row)) from fault
+            raise
+        self._chosen = lambda: kind(self._lm)
+
+    def answer(self, block: Sequence[Prepared], progress: Callable[[float], None] = lambda share: None) -> list[Asked]:
+        """The answers to one block, in order. Out of memory, the block is begun again with smaller batches.
+
+        Args:
+            progress: is told the share of the block that is done; it never falls.
+
+        Raises:
+            RunFailed: there is no memory for a single question.
+        """
+        assert self._chosen is not None, "settle first"
+        best = 0.0
+
+        def tell(share: float) -> None:
+            nonlocal best
+            best = max(best, share)
+            progress(best)
+
+        while True:
+            # A runner of its own for each block: what it kept from an earlier one would change the rounding.
+            work = _Block(self._lm, self._chosen(), block, self._config, self.limits, tell)
+            try:
+                # The meter must not count what the caller does with the model between two answers.
+                with (
+                    contextlib.nullcontext()
+                    if self._meter is None
+                    else self._meter.counting(self._lm.model, "deciding")
+                ):
+                    return work.answers()
+            except Exception as fault:
+                if not (work.batch and is_out_of_memory(fault)):
+                    raise
+                if len(work.batch) == 1:
+                    raise _no_memory(sum(map(_cost, work.batch))) from fault
+                why = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+            self._halve(work.batch, why)
+            del work
+            release()
+
+    def _halve(self, batch: Sequence[Row], why: str) -> None:
+        logits = sum(row.scored for row in batch) * _vocabulary(self._lm)
+        self.limits = self.limits.halved(sum(map(len, batch)), logits)
+        log.warning("out of memory: batches of at most %d tokens from here on (%s)", self.limits.tokens, why)
+        self.on_halved(self.limits, why)
 
 
-def _block(
-    lm: LanguageModel,
-    runner: Runner,
-    block: Sequence[Prepared],
-    config: ProbeConfig,
-    progress: Callable[[float], None],
-) -> Iterator[Asked]:
-    exact = ExactEngine(lm, runner, config)
-    engine = exact if config.engine == "exact" else SampledEngine(lm, runner, config)
-    width = lm.model.config.get_text_config().vocab_size
-    # Outcomes are kept by place and not by id, so that two questions with one id cannot take each other's.
-    jobs = list(enumerate(job for one in block for job in one.jobs()))
-    outcomes: dict[int, Outcome] = {}
-    for batch in batches(jobs, lambda item: item[1].row, config.batch_tokens, width):
-        answers = engine.answer([job for _, job in batch])
-        outcomes.update(zip((number for number, _ in batch), answers, strict=True))
-        progress(len(outcomes) / len(jobs))
-    priors: dict[int, list[float]] = {}
-    for rows in batches(list(prior_rows(block)), lambda prior: prior.row, config.batch_tokens, width):
-        found = exact.probabilities([prior.row for prior in rows], [prior.ends for prior in rows])
-        for prior, probabilities in zip(rows, found, strict=True):
-            for fact, probability in zip(prior.facts, probabilities, strict=True):
-                priors.setdefault(fact, []).append(probability)
-    start = 0
-    for index, one in enumerate(block):
-        own = [outcomes[start + number] for number in range(len(one.prefixes))]
-        start += len(own)
-        yield _asked(one, own, priors.get(index), config)
+def _kind(runner: Runner) -> tuple[Callable[[LanguageModel], Runner], str]:
+    return type(runner), runner.name
 
 
-def batches(items: Sequence[T], row_of: Callable[[T], Row], tokens: int, vocabulary: int) -> Iterator[list[T]]:
-    """Cut into batches of at most `tokens` tokens: rows of one prefix together, shorter ones first.
+def _no_memory(tokens: int) -> RunFailed:
+    return RunFailed(
+        f"out of memory with a single question of {tokens:,} tokens, its exemplars with it: there is nothing left to "
+        "halve. Load the model in bfloat16, ask with fewer shots, or take a smaller model"
+    )
+
+
+@dataclass
+class _Block:
+    """One attempt at one block.
+
+    Attributes:
+        batch: the rows that are computed at the moment.
+    """
+
+    lm: LanguageModel
+    runner: Runner
+    block: Sequence[Prepared]
+    config: ProbeConfig
+    limits: Limits
+    progress: Callable[[float], None]
+    batch: Sequence[Row] = ()
+
+    def answers(self) -> list[Asked]:
+        exact = ExactEngine(self.lm, self.runner, self.config)
+        outcomes, priors = self._outcomes(exact), self._priors(exact)
+        found, start = [], 0
+        for index, one in enumerate(self.block):
+            own = [outcomes[start + number] for number in range(len(one.prefixes))]
+            start += len(own)
+            found.append(_asked(one, own, priors.get(index), self.config))
+        return found
+
+    def _outcomes(self, exact: ExactEngine) -> dict[int, Outcome]:
+        """Kept by place and not by id, so that two questions with one id cannot take each other's."""
+        engine = exact if self.config.engine == "exact" else SampledEngine(self.lm, self.runner, self.config)
+        jobs = list(enumerate(job for one in self.block for job in one.jobs()))
+        outcomes: dict[int, Outcome] = {}
+        for batch in self._batches(jobs, lambda item: item[1].row):
+            answers = engine.answer([job for _, job in batch])
+            outcomes.update(zip((number for number, _ in batch), answers, strict=True))
+            self.progress(len(outcomes) / len(jobs))
+        return outcomes
+
+    def _priors(self, exact: ExactEngine) -> dict[int, list[float]]:
+        priors: dict[int, list[float]] = {}
+        for rows in self._batches(list(prior_rows(self.block)), lambda prior: prior.row):
+            found = exact.probabilities([prior.row for prior in rows], [prior.ends for prior in rows])
+            for prior, probabilities in zip(rows, found, strict=True):
+                for fact, probability in zip(prior.facts, probabilities, strict=True):
+                    priors.setdefault(fact, []).append(probability)
+        return priors
+
+    def _batches(self, items: Sequence[T], row_of: Callable[[T], Row]) -> Iterator[list[T]]:
+        width = _vocabulary(self.lm)
+        for batch in batches(items, row_of, self.limits.tokens, width, self.limits.logits):
+            self.batch = [row_of(item) for item in batch]
+            yield batch
+
+
+def _vocabulary(lm: LanguageModel) -> int:
+    return int(lm.model.config.get_text_config().vocab_size)
+
+
+def batches(
+    items: Sequence[T], row_of: Callable[[T], Row], tokens: int, vocabulary: int, logits: int = LOGITS
+) -> Iterator[list[T]]:
+    """Cut into batches of at most `tokens` tokens and `logits` logits: rows of one prefix together, shorter ones first.
 
     Each item is in exactly one batch; a row that is over the limit by itself is a batch of its own.
     """
@@ -138,7 +272,7 @@ def batches(items: Sequence[T], row_of: Callable[[T], Row], tokens: int, vocabul
     size = scored = 0
     for item in ordered:
         row = row_of(item)
-        if batch and (size + len(row) > tokens or (scored + row.scored) * vocabulary > LOGITS):
+        if batch and (size + len(row) > tokens or (scored + row.scored) * vocabulary > logits):
             yield batch
             batch, size, scored = [], 0, 0
         batch.append(item)

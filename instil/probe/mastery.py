@@ -2,92 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
+from operator import eq
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from instil.errors import InputError
 from instil.files import atomic
 from instil.probe.categories import Category
 from instil.probe.config import PROTOCOL
 from instil.probe.guessing import LIKELY, could_be_guessed
-from instil.probe.questions import Asked, Question
+from instil.probe.mastery_rows import HeldRows, Mastery, StoredRows, schema
 
 if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects
     import pyarrow
 
-
-@dataclass(frozen=True, slots=True)
-class Mastery:
-    """One row of `mastery.parquet`. See `instil.probe.Asked` for the figures.
-
-    Attributes:
-        answer: the answer that is taught, the first of those that count.
-    """
-
-    fact_id: str
-    relation: str | None
-    question: str
-    answer: str
-    category: Category
-    p_greedy: float
-    p_sampled: float
-    p_any: float
-    p_prior: float | None
-    gold_in_prompt: bool
-    greedy_answer: str
-    greedy_right_by_set: tuple[bool, ...] = ()
-    p_by_set: tuple[float, ...] = ()
-    greedy_answer_by_set: tuple[str, ...] = ()
-    gold_in_prompt_by_set: tuple[bool, ...] = ()
-
-    @staticmethod
-    def of(question: Question, asked: Asked) -> Mastery:
-        return Mastery(
-            fact_id=asked.fact_id,
-            relation=question.relation,
-            question=question.text,
-            answer=question.answers[0],
-            category=asked.category,
-            p_greedy=asked.p_greedy,
-            p_sampled=asked.p_sampled,
-            p_any=asked.p_any,
-            p_prior=asked.p_prior,
-            gold_in_prompt=asked.gold_in_prompt,
-            greedy_answer=asked.greedy_answer,
-            greedy_right_by_set=asked.greedy_right_by_set,
-            p_by_set=asked.p_by_set,
-            greedy_answer_by_set=asked.greedy_answer_by_set,
-            gold_in_prompt_by_set=asked.gold_in_prompt_by_set,
-        )
-
-    @property
-    def known(self) -> bool:
-        """At least half of the exemplar sets give a right greedy answer."""
-        return self.p_greedy >= 0.5
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, lists instead of tuples."""
-        row = asdict(self)
-        return {
-            name: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Category) else value
-            for name, value in row.items()
-        }
+__all__ = ["Mastery", "MasteryMap", "schema"]
 
 
 class MasteryMap(Sequence[Mastery]):
-    """Rows in the order of the facts that were probed.
+    """Rows in the order of the facts that were probed. They are in memory, or left in their file (see `open`).
 
     Attributes:
         warnings: what the probe warned about.
     """
 
     def __init__(self, rows: Iterable[Mastery], *, warnings: Sequence[str] = ()) -> None:
-        self._rows = tuple(rows)
+        self._rows = rows if isinstance(rows, StoredRows) else HeldRows(rows)
         self.warnings = tuple(warnings)
 
     @overload
@@ -100,53 +47,60 @@ class MasteryMap(Sequence[Mastery]):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __iter__(self) -> Iterator[Mastery]:
+        return iter(self._rows)
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, MasteryMap) and self._rows == other._rows
+        return isinstance(other, MasteryMap) and len(self) == len(other) and all(map(eq, self, other))
 
     def __hash__(self) -> int:
-        return hash(self._rows)
+        return hash((len(self), *islice(self, 8)))
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {category}" for category, count in self.counts().items())
         return f"MasteryMap({len(self)} facts: {counts})"
 
     @cached_property
-    def by_id(self) -> dict[str, Mastery]:
-        return {row.fact_id: row for row in self._rows}
+    def by_id(self) -> Mapping[str, Mastery]:
+        """Rows by their fact's id. Of rows in a file only the ids are kept."""
+        if isinstance(self._rows, HeldRows):
+            return {row.fact_id: row for row in self._rows}
+        return _ById(self._rows, {fact_id: place for place, (fact_id,) in enumerate(self._rows.values("fact_id"))})
 
     def category_of(self, fact_id: str) -> Category:
-        return self.by_id[fact_id].category
+        return self._category_by_id[fact_id]
 
     def where(self, *categories: Category | str) -> frozenset[str]:
         """Ids of the facts in any of these categories."""
         chosen = {Category(category) for category in categories}
-        return frozenset(row.fact_id for row in self._rows if row.category in chosen)
+        return frozenset(fact_id for fact_id, category in self._categories() if category in chosen)
 
     def rose_to(self, category: Category | str, since: MasteryMap) -> frozenset[str]:
         """Ids of the facts that are in a higher category than in `since`, and now in `category` or above."""
-        least = Category(category).rank
+        rank, before = {each: each.rank for each in Category}, since._category_by_id
         return frozenset(
-            row.fact_id
-            for row in self._rows
-            if row.fact_id in since.by_id and row.category.rank > since.category_of(row.fact_id).rank
-            if row.category.rank >= least
+            fact_id
+            for fact_id, now in self._categories()
+            if fact_id in before and rank[now] > rank[before[fact_id]] and rank[now] >= rank[Category(category)]
         )
 
     def counts(self) -> dict[Category, int]:
         """Facts in each category, best known first; empty categories too."""
-        return {category: sum(row.category is category for row in self._rows) for category in Category}
+        found = Counter(category for (category,) in self._rows.values("category"))
+        return {category: found[category] for category in Category}
 
     def by_relation(self) -> dict[str, dict[Category, int]]:
         """For each relation, sorted by name ("" for none), the facts in each category."""
-        groups: dict[str, list[Mastery]] = {}
-        for row in self._rows:
-            groups.setdefault(row.relation or "", []).append(row)
-        return {relation: MasteryMap(groups[relation]).counts() for relation in sorted(groups)}
+        found = Counter((relation or "", category) for relation, category in self._rows.values("relation", "category"))
+        return {
+            relation: {category: found[relation, category] for category in Category}
+            for relation in sorted({relation for relation, _ in found})
+        }
 
     def to_table(self) -> pyarrow.Table:
         import pyarrow
 
-        return pyarrow.Table.from_pylist([row.to_dict() for row in self._rows], schema=schema())
+        return pyarrow.concat_tables(self._rows.tables()) if len(self) else schema().empty_table()
 
     def to_pandas(self, by: Literal["fact", "relation"] = "fact") -> pandas.DataFrame:
         """One row a fact, or one row a relation.
@@ -209,55 +163,46 @@ class MasteryMap(Sequence[Mastery]):
         """Write Parquet, atomically."""
         import pyarrow.parquet
 
-        with atomic(path) as draft:
-            pyarrow.parquet.write_table(self.to_table(), draft)
+        with atomic(path) as draft, pyarrow.parquet.ParquetWriter(draft, schema()) as writer:
+            for table in self._rows.tables():
+                writer.write_table(table)
 
     @staticmethod
     def load(path: str | Path) -> MasteryMap:
-        """Read what `save` or `instil probe` wrote.
+        """Read what `save` or `instil probe` wrote, all rows of it.
 
         Raises:
             InputError: the file is missing or not a mastery map.
         """
-        import pyarrow
-        import pyarrow.parquet
+        return MasteryMap(iter(StoredRows(path)))
 
-        if not Path(path).is_file():
-            raise InputError("no such mastery map", file=path)
-        try:
-            rows = pyarrow.parquet.read_table(path).to_pylist()
-            return MasteryMap(_row(row) for row in rows)
-        except (pyarrow.ArrowInvalid, TypeError, ValueError) as fault:
-            raise InputError(f"not a mastery map: {str(fault).splitlines()[0]}", file=path) from fault
+    @staticmethod
+    def open(path: str | Path, *, warnings: Sequence[str] = ()) -> MasteryMap:
+        """The same map, its rows left in the file: they are read when they are asked for, and not kept.
+
+        Raises:
+            InputError: the file is missing or not a mastery map; a value that does not belong is found when it is read.
+        """
+        return MasteryMap(StoredRows(path), warnings=warnings)
+
+    def _categories(self) -> Iterator[tuple[str, Category]]:
+        return ((fact_id, category) for fact_id, category in self._rows.values("fact_id", "category"))
+
+    @cached_property
+    def _category_by_id(self) -> dict[str, Category]:
+        return dict(self._categories())
 
 
-def _row(values: dict[str, Any]) -> Mastery:
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    plain["category"] = Category(plain["category"])
-    return Mastery(**plain)
+@dataclass(frozen=True)
+class _ById(Mapping[str, Mastery]):
+    rows: StoredRows
+    places: dict[str, int]
 
+    def __getitem__(self, fact_id: str) -> Mastery:
+        return self.rows[self.places[fact_id]]
 
-def schema() -> pyarrow.Schema:
-    """Columns of `mastery.parquet`."""
-    import pyarrow as pa
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
 
-    text, number = pa.string(), pa.float64()
-    return pa.schema(
-        [
-            pa.field("fact_id", text, nullable=False),
-            pa.field("relation", text),
-            pa.field("question", text, nullable=False),
-            pa.field("answer", text, nullable=False),
-            pa.field("category", text, nullable=False),
-            pa.field("p_greedy", number, nullable=False),
-            pa.field("p_sampled", number, nullable=False),
-            pa.field("p_any", number, nullable=False),
-            pa.field("p_prior", number),
-            pa.field("gold_in_prompt", pa.bool_(), nullable=False),
-            pa.field("greedy_answer", text, nullable=False),
-            pa.field("greedy_right_by_set", pa.list_(pa.bool_())),
-            pa.field("p_by_set", pa.list_(number)),
-            pa.field("greedy_answer_by_set", pa.list_(text)),
-            pa.field("gold_in_prompt_by_set", pa.list_(pa.bool_())),
-        ]
-    )
+    def __len__(self) -> int:
+        return len(self.places)

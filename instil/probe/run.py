@@ -1,32 +1,35 @@
-"""`probe`: a mastery map of facts, written as it grows and resumed where it stopped."""
+"""`probe`: a mastery map of facts, written as it grows and resumed where it stopped, by one process or several."""
 
 from __future__ import annotations
 
-import json
-import shutil
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
-from instil.facts import FactSet, Role
-from instil.files import atomic, is_draft, sweep, write_json
-from instil.probe.asking import BLOCK, ask
-from instil.probe.categories import Category
+from instil.facts import Fact, FactSet, Role
+from instil.files import sweep, write_json
+from instil.probe.asking import BLOCK, LOGITS, Asker, ask
 from instil.probe.config import PROTOCOL, ProbeConfig
 from instil.probe.exemplars import ExemplarSets, draw_exemplars
-from instil.probe.intervals import share
-from instil.probe.mastery import Mastery, MasteryMap, schema
-from instil.probe.preparing import Preparer
-from instil.probe.questions import questions_of
+from instil.probe.figures import Figures, summary
+from instil.probe.mastery import Mastery, MasteryMap
+from instil.probe.mastery_rows import table_of
+from instil.probe.memory import Limits, peak_memory_mb
+from instil.probe.questions import Question, questions_of
+from instil.probe.ranks import Meeting, Ranks
+from instil.probe.shards import Halving, Shards
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
@@ -41,31 +44,54 @@ def probe(
     resume: bool = False,
     meter: Any = None,
     progress: Progress | None = None,
+    checking: Progress | None = None,
+    ranks: Ranks | None = None,
 ) -> MasteryMap:
     """Ask every fact and say how well it is known.
 
     Args:
         exemplars: exemplar sets, or the facts to draw them from. By default the facts of role exemplar, and where there
             are none, all: a fact never stands in its own prompt.
-        out: a new or empty folder for `mastery.parquet` and `summary.json`. Parts are written there on the way.
+        out: a new or empty folder for `mastery.parquet` and `summary.json`. Parts are written there on the way, and
+            the map that is returned leaves its rows in the file. Without it all rows are held in memory.
         resume: go on with an unfinished probe in `out`; a finished one is returned as it is.
         meter: counts the operations under the purpose "deciding".
         progress: is told (facts done, facts in all).
+        checking: is told the same while the questions are checked, before anything is computed.
+        ranks: with `out`, which of how many processes this one is; each computes a share, and all return the whole.
+            By default what `torchrun` or `accelerate launch` say, so every one of their processes must call.
 
     Raises:
         InputError: there are no facts; a question is longer than the context window; `out` holds another run, or was
             made from another model, other facts, exemplars or settings. Nothing is left behind then.
+        RunFailed: there is no memory for a single question; another process failed.
     """
     if not len(facts):
         raise InputError("there is nothing to probe", expected="at least one fact")
     sets = _sets(facts, exemplars, config)
     for line in sets.warnings:
         warnings.warn(line, stacklevel=2)
-    _refuse_unaskable(lm, facts, sets, config)
-    tell = progress or (lambda done, total: None)
+    tell, check = _rising(progress), checking or _nobody
     if out is None:
         return MasteryMap(_rows(lm, facts, sets, config, meter, tell), warnings=sets.warnings)
-    return _Run(lm, facts, sets, config, Path(out), meter, tell).to_the_end(resume)
+    return _Run(lm, facts, sets, config, Path(out), meter, tell, check, ranks or Ranks.here()).to_the_end(resume)
+
+
+def _nobody(done: int, total: int) -> None:
+    return None
+
+
+def _rising(progress: Progress | None) -> Progress:
+    """Tells only what is more than was told before."""
+    told = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if done > told and progress is not None:
+            told = done
+            progress(done, total)
+
+    return tell
 
 
 def _sets(facts: FactSet, exemplars: FactSet | ExemplarSets | None, config: ProbeConfig) -> ExemplarSets:
@@ -75,13 +101,7 @@ def _sets(facts: FactSet, exemplars: FactSet | ExemplarSets | None, config: Prob
     if pool is None:
         reserved = facts.with_role(Role.EXEMPLAR)
         pool = reserved if len(reserved) else facts
-    return draw_exemplars(pool, facts.by_relation, config)
-
-
-def _refuse_unaskable(lm: LanguageModel, facts: FactSet, sets: ExemplarSets, config: ProbeConfig) -> None:
-    prepare = Preparer(lm, sets, config)
-    for question in questions_of(facts):
-        prepare(question)
+    return draw_exemplars(pool, {fact.relation for fact in facts}, config)
 
 
 def _rows(
@@ -95,10 +115,7 @@ def _rows(
 
 @dataclass(frozen=True)
 class _Run:
-    """A probe that keeps its parts in a folder.
-
-    The plan says what the parts were made from; it is written first and removed last.
-    """
+    """A probe that keeps its parts in a folder. Rank 0 begins and ends it; each rank computes a share of the parts."""
 
     lm: LanguageModel
     facts: FactSet
@@ -107,40 +124,31 @@ class _Run:
     out: Path
     meter: Any
     progress: Progress
+    checking: Progress
+    ranks: Ranks
 
     def to_the_end(self, resume: bool) -> MasteryMap:
-        plan = self._plan()
-        finished = self._finished(plan, resume)
-        sweep(self.out)
-        if finished:
-            self._clear()
-            return MasteryMap(MasteryMap.load(self.out / "mastery.parquet"), warnings=self.sets.warnings)
-        if not self._plan_file.exists():
-            write_json(self._plan_file, plan)
-        self._parts.mkdir(exist_ok=True)
-        started, begin = datetime.now(UTC), time.perf_counter()
-        computed = sum(map(self._part, range(0, len(self.facts), BLOCK)))
-        seconds = time.perf_counter() - begin
-        mastery = self._join()
-        cost = {"seconds": seconds, "facts_computed": computed, "facts_per_second": computed / max(seconds, 1e-9)}
-        write_json(self.out / "summary.json", summary(self.lm, self.facts, mastery, plan, cost, started))
-        self._clear()
-        return mastery
+        started = datetime.now(UTC)
+        with Meeting(self.out, self.ranks) as meeting:
+            task = meeting.agree(lambda: self._begin(resume))
+            if not task["finished"]:
+                begin = time.perf_counter()
+                self._compute(task, meeting)
+                computed = sum(map(self._size, task["missing"]))
+                meeting.conclude(self._complete, lambda: self._finish(started, time.perf_counter() - begin, computed))
+        return MasteryMap.open(self._shards.map, warnings=self.sets.warnings)
 
-    def _clear(self) -> None:
-        """Remove what only a run that goes on needs."""
-        shutil.rmtree(self._parts, ignore_errors=True)
-        self._plan_file.unlink(missing_ok=True)
+    @cached_property
+    def _shards(self) -> Shards:
+        return Shards(self.out, BLOCK)
 
-    @property
-    def _parts(self) -> Path:
-        return self.out / "parts"
+    @cached_property
+    def _asker(self) -> Asker:
+        return Asker(self.lm, self.sets, self.config, meter=self.meter)
 
-    @property
-    def _plan_file(self) -> Path:
-        return self.out / "plan.json"
-
+    @cached_property
     def _plan(self) -> dict[str, Any]:
+        """What the rows depend on."""
         return {
             "model": self.lm.fingerprint,
             "facts": self.facts.fingerprint,
@@ -149,109 +157,123 @@ class _Run:
             "facts_in_a_part": BLOCK,
         }
 
-    def _finished(self, plan: Mapping[str, Any], resume: bool) -> bool:
-        """Whether `out` holds this probe, done. Raises InputError when it holds anything but a part of it."""
-        if not self.out.exists() or (self.out.is_dir() and all(map(is_draft, self.out.iterdir()))):
-            return False
-        done = self.out / "summary.json"
-        record = done if done.exists() else self._plan_file
-        if not record.is_file():
-            raise InputError("the out folder holds something else", file=self.out, expected="a new or empty folder")
-        if not resume:
-            state = "a finished run" if done.exists() else "an unfinished run; --resume goes on with it"
-            raise InputError(f"the out folder holds {state}", file=self.out, expected="a new or empty folder")
-        found = json.loads(record.read_text(encoding="utf-8"))
-        found = found.get("plan") if record is done else found
-        if not isinstance(found, dict) or found != plan:
-            other = [name for name in plan if not isinstance(found, dict) or found.get(name) != plan[name]]
-            raise InputError("the out folder holds another run", file=self.out, found=f"other {', '.join(other)}")
-        return done.exists()
+    def _batches(self) -> dict[str, Any]:
+        """What their rounding depends on besides. Settles how rows are computed."""
+        import torch
 
-    def _part(self, start: int) -> int:
-        """Compute and write the facts from `start` on, unless that was done; the number that was computed."""
-        import pyarrow.parquet
+        # Always the first facts, whichever part is computed first: every process and every resume settles alike.
+        if not self._asker.way:
+            self._asker.settle(self._asker.prepared(self._questions(0)))
+        return {
+            "way": self._asker.way,
+            "batch_tokens": self.config.batch_tokens,
+            "batch_logits": LOGITS,
+            "device": self.lm.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
 
-        path, facts = self._parts / f"{start:09}.parquet", self.facts[start : start + BLOCK]
-        if path.exists():
-            self.progress(start + len(facts), len(self.facts))
-            return 0
+    def _begin(self, resume: bool) -> dict[str, Any]:
+        """What there is to do, with the folder ready for it. Raises InputError before anything is written."""
+        state = self._shards.state(self._plan, resume)
+        if state == "new":
+            self._asker.check(map(_question, self.facts), lambda done: self.checking(done, len(self.facts)))
+            self._shards.begin(self._plan, self._batches())
+        sweep(self.out)
+        if state == "finished":
+            self._shards.clear()
+            return {"finished": True, "plan": self._plan}
+        return {
+            "finished": False,
+            "plan": self._plan,
+            "batches": self._shards.batches(),
+            "missing": self._shards.missing(len(self.facts)),
+            "halved": [halving.to_dict() for halving in self._shards.halvings()],
+        }
 
-        def tell(done: int, _: int) -> None:
-            self.progress(start + done, len(self.facts))
+    def _compute(self, task: Mapping[str, Any], meeting: Meeting) -> None:
+        """Write this rank's share of what is missing. Each part's bits are the same, whoever computes it."""
+        self._refuse_to_differ(task["plan"], task["batches"])
+        halved = [Halving(**one) for one in task["halved"]]
+        self._complete()
+        for start in task["missing"][self.ranks.rank :: self.ranks.world]:
+            meeting.check()
+            self._part(start, halved)
 
-        rows = MasteryMap(_rows(self.lm, facts, self.sets, self.config, self.meter, tell))
-        with atomic(path) as draft:
-            pyarrow.parquet.write_table(rows.to_table(), draft)
-        return len(facts)
+    def _refuse_to_differ(self, plan: Mapping[str, Any], batches: Mapping[str, Any]) -> None:
+        if other := [name for name in self._plan if plan[name] != self._plan[name]]:
+            raise InputError(f"rank {self.ranks.rank} has other input than rank 0", found=f"other {', '.join(other)}")
+        here = self._batches()
+        if here["way"] != batches["way"]:
+            raise InputError(
+                "the rows that are there were computed another way", found=batches["way"], expected=here["way"]
+            )
+        if other := [f"{name} {batches[name]}, now {here[name]}" for name in here if here[name] != batches[name]]:
+            log.warning("rows computed elsewhere may differ by rounding (%s)", "; ".join(other))
 
-    def _join(self) -> MasteryMap:
-        """Write the parts as one file, a part at a time."""
-        import pyarrow.parquet
+    def _part(self, start: int, halved: list[Halving]) -> None:
+        def note(limits: Limits, why: str) -> None:
+            halving = Halving(start, limits.tokens, limits.logits, self.ranks.rank, why)
+            self._shards.note(halving)
+            halved.append(halving)
 
-        with (
-            atomic(self.out / "mastery.parquet") as draft,
-            pyarrow.parquet.ParquetWriter(draft, schema()) as writer,
-        ):
-            for path in sorted(self._parts.glob("*.parquet")):
-                writer.write_table(pyarrow.parquet.read_table(path))
-        return MasteryMap(MasteryMap.load(self.out / "mastery.parquet"), warnings=self.sets.warnings)
+        asker, questions = self._asker, self._questions(start)
+        asker.on_halved = note
+        for halving in halved:
+            if halving.from_fact <= start:
+                asker.limits = asker.limits.within(halving.limits)
+        before = sum(map(self._size, self._shards.done()))
 
+        def tell(share: float) -> None:
+            if self.ranks.first:
+                # The part counts as done when it is written.
+                self.progress(before + min(int(share * len(questions)), len(questions) - 1), len(self.facts))
 
-def summary(
-    lm: LanguageModel,
-    facts: FactSet,
-    mastery: MasteryMap,
-    plan: Mapping[str, Any],
-    cost: Mapping[str, Any],
-    started: datetime,
-) -> dict[str, Any]:
-    """The content of `summary.json`: every headline figure with its interval, and how to make it again."""
-    clusters = [facts.by_id[row.fact_id].cluster for row in mastery]
-    rows = list(mastery)
+        answers = asker.answer(asker.prepared(questions), tell)
+        self._shards.write(start, table_of(map(Mastery.of, questions, answers)))
+        self._complete()
 
-    def figure(values: list[float]) -> dict[str, float]:
-        return share(values, clusters).to_dict()
+    def _complete(self) -> bool:
+        """Whether all parts are there, of all ranks; rank 0 tells how many facts they hold."""
+        done = sum(map(self._size, self._shards.done()))
+        if self.ranks.first:
+            self.progress(done, len(self.facts))
+        return done == len(self.facts)
 
-    priors = [(row, cluster) for row, cluster in zip(rows, clusters, strict=True) if row.p_prior is not None]
-    headline = {
-        "known": figure([float(row.known) for row in rows]),
-        "p_greedy": figure([row.p_greedy for row in rows]),
-        "p_sampled": figure([row.p_sampled for row in rows]),
-        "p_any": figure([row.p_any for row in rows]),
-        "gold_in_prompt": figure([float(row.gold_in_prompt) for row in rows]),
-        **{str(category): figure([float(row.category is category) for row in rows]) for category in Category},
-    }
-    if priors:
-        headline["p_prior"] = share([float(row.p_prior or 0) for row, _ in priors], [at for _, at in priors]).to_dict()
-    return {
-        "version": _version(),
-        "command": "probe",
-        "plan": dict(plan),
-        "config": plan["config"],
-        "seed": plan["config"]["seed"],
-        "model": lm.describe(),
-        "data": {
-            "facts": len(facts),
-            "facts_fingerprint": plan["facts"],
-            "exemplars_fingerprint": plan["exemplars"],
-            "subjects": len(set(clusters)),
-        },
-        "left_out": list(facts.left_out),
-        "warnings": list(mastery.warnings),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cost": dict(cost),
-        "counts": {str(category): count for category, count in mastery.counts().items()},
-        "by_relation": {
-            relation: {str(category): count for category, count in counts.items()}
-            for relation, counts in mastery.by_relation().items()
-        },
-        "headline": headline,
-    }
+    def _size(self, start: int) -> int:
+        return min(BLOCK, len(self.facts) - start)
+
+    def _questions(self, start: int) -> list[Question]:
+        return questions_of(self.facts[start : start + BLOCK])
+
+    def _finish(self, started: datetime, seconds: float, computed: int) -> None:
+        figures = Figures(len(self.facts))
+        batches = {**self._shards.batches(), "halved": [one.to_dict() for one in self._shards.halvings()]}
+        self._shards.join(
+            len(self.facts),
+            lambda start: [fact.id for fact in self.facts[start : start + BLOCK]],
+            lambda start, table: figures.add(table, self.facts[start : start + BLOCK]),
+        )
+        cost = {
+            "seconds": seconds,
+            "facts_computed": computed,
+            "facts_per_second": computed / max(seconds, 1e-9),
+            "ranks": self.ranks.world,
+            "peak_memory_mb": round(peak_memory_mb(), 1),
+        }
+        described = summary(
+            self.lm,
+            self.facts,
+            figures,
+            self._plan,
+            batches=batches,
+            warnings=self.sets.warnings,
+            cost=cost,
+            started=started,
+        )
+        write_json(self._shards.summary, described)
+        self._shards.clear()
 
 
-def _version() -> str:
-    try:
-        return version("instil")
-    except PackageNotFoundError:
-        return "unknown"
+def _question(fact: Fact) -> Question:
+    return questions_of([fact])[0]

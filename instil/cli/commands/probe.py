@@ -63,11 +63,18 @@ def probe(
     remote_code: RemoteCode = False,
     resume: Resume = False,
 ) -> None:
-    """Ask every fact and write the mastery map: `mastery.parquet` and `summary.json`."""
+    """Ask every fact and write the mastery map: `mastery.parquet` and `summary.json`.
+
+    Started by `torchrun` or `accelerate launch`, each process computes a share, on a GPU of its own where there is one.
+    """
     from instil.facts import FactSet
     from instil.probe import ProbeConfig, exemplar_sets
     from instil.probe import probe as ask
+    from instil.probe.ranks import Ranks
 
+    ranks = Ranks.here()
+    if not ranks.first:
+        terminal.quiet, terminal.as_json = True, False  # errors are still told
     check_out(out)
     chosen = checked(ProbeConfig, probe_settings(terminal.seed, engine, settings(config, overrides)))
     asked = FactSet.read(facts, layout=layout, templates=templates, skip_invalid=skip_invalid)
@@ -86,8 +93,12 @@ def probe(
             chosen,
             out=out,
             resume=resume,
-            progress=lambda done, total: progress("probing", done, total),
+            progress=lambda done, total: progress("probing", done, total, unit="facts"),
+            checking=lambda done, total: progress("checking", done, total, unit="facts"),
+            ranks=ranks,
         )
+    if not ranks.first:
+        return
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     terminal.result(summary)
     show_mastery(terminal, mastery, summary, out)

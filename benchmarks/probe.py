@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -32,19 +32,16 @@ if not __package__:  # Started as a file: the project's folder is not on the pat
 
 import torch
 
+from benchmarks.probe_ours import OURS, WITHOUT_DECODING, counted, our_rate, ours
 from benchmarks.probe_page import write_page
 from benchmarks.probe_peers import Harness, MatrixProducts, PlainForward, SquareForward, generate
-from benchmarks.probe_setup import Material, Requests, about_model, load_model, shots_for
+from benchmarks.probe_setup import SIZES, Material, Requests, about_model, load_model, shots_for
 from benchmarks.probe_timing import BUSY, Rate, best_of, interleave, ratio, timed, watched_load
 from instil.files import write_json
 from instil.loop.hardware import commit, hardware
 from instil.model import LanguageModel
 from instil.model.loading import multiplies_bfloat16
-from instil.probe import ProbeConfig, ask
-from instil.probe.asking import batches
-from instil.probe.exact import ExactEngine
-from instil.probe.runner import choose_runner
-from instil.training.meter import Meter
+from instil.probe import ProbeConfig
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results" / "probe.json"
@@ -58,6 +55,7 @@ class Plan:
 
     Attributes:
         rounds: each gives one ratio.
+        slow_rounds: the same for the parts with a slow contestant.
         relations: of the facts for comparisons with what is about as fast as we are.
         each: facts of each relation.
         harness: facts of each of two relations that lm-eval gets.
@@ -69,65 +67,21 @@ class Plan:
     rounds: int = 5
     slow_rounds: int = 3
     relations: int = 6
-    each: int = 40
+    each: int = 30
     harness: int = 40
     generated: int = 6
     search: int = 8
     seed: int = 0
 
+    @property
+    def most(self) -> int:
+        """Facts of a relation that any part needs."""
+        return max(self.each, self.harness, self.generated, self.search)
 
+
+PLANS = {"embedded": Plan(each=120, harness=80, generated=20, search=16)}
+"""The embedded model is some eight times as fast as one of 60 million, and gets so many more facts."""
 QUICK = Plan(rounds=2, slow_rounds=2, relations=2, each=4, harness=2, generated=1, search=1)
-
-
-# ---------------------------------------------------------------------- our side
-
-WITHOUT_DECODING = "without prior and decoding"
-OURS = ("full", "without prior", WITHOUT_DECODING, "sampled engine")
-
-
-def config_of(variant: str, base: ProbeConfig) -> ProbeConfig:
-    changes: dict[str, dict[str, Any]] = {
-        "full": {},
-        "without prior": {"prior": False},
-        WITHOUT_DECODING: {"prior": False},
-        "sampled engine": {"prior": False, "engine": "sampled"},
-    }
-    chosen = changes[variant]
-    if variant == WITHOUT_DECODING and "decode" in ProbeConfig.model_fields:
-        chosen = {**chosen, "decode": False}
-    return base.model_copy(update=chosen)
-
-
-def ours(variant: str, requests: Requests) -> int:
-    """Ask all questions, from text to figures: what a user waits for, without loading the model. Returns the facts."""
-    config = config_of(variant, requests.config)
-    if variant == WITHOUT_DECODING and "decode" not in ProbeConfig.model_fields:
-        return scored_only(requests)
-    return len(list(ask(requests.lm, requests.questions, requests.sets, config)))
-
-
-def scored_only(requests: Requests) -> int:
-    """As `ask` without priors and without decoding, for versions that have no such setting."""
-    lm, config = requests.lm, requests.config
-    jobs = Requests(lm, requests.material, requests.config).jobs
-    runner = choose_runner(lm, max((job.row for job in jobs), key=lambda row: len(row.prefix) + len(row)))
-    engine = ExactEngine(lm, runner, config)
-    for batch in batches(jobs, lambda job: job.row, config.batch_tokens, lm.model.config.vocab_size):
-        engine.probabilities([job.row for job in batch], [[job.ends] for job in batch])
-    return requests.facts
-
-
-def counted(variant: str, requests: Requests) -> dict[str, float]:
-    """What the compute meter finds that we compute, padding and the check of the runner with it."""
-    meter = Meter()
-    with meter.counting(requests.lm.model, "deciding"):
-        facts = ours(variant, requests)
-    spent = meter.to_dict()["deciding"]
-    return {"facts": facts, "operations": spent["flops"], "tokens": spent["tokens"]}
-
-
-def our_rate(variant: str, requests: Requests) -> Rate:
-    return timed(partial(ours, variant, requests))
 
 
 # ---------------------------------------------------------------------- the parts
@@ -146,7 +100,7 @@ class Bench:
 
     @cached_property
     def many(self) -> Requests:
-        return Requests(self.lm, self.material, self.config)
+        return self.few(self.plan.relations, self.plan.each)
 
     def few(self, relations: int, each: int, config: ProbeConfig | None = None) -> Requests:
         return Requests(self.lm, self.material.part(relations, each), config or self.config)
@@ -191,9 +145,10 @@ def forward(bench: Bench) -> Part:
     """Our token rate beside a plain forward pass over the same shapes of tokens."""
     requests = bench.many
     ours(WITHOUT_DECODING, requests)
-    sizes = (1024, 2048, 4096, 8192, 16384)
-    best, tried = best_of(sizes, lambda size: warmed(PlainForward(requests, size)))
-    peer, square = PlainForward(requests, best), SquareForward(bench.lm)
+    square = SquareForward(bench.lm)
+    square()
+    best, tried = best_of((2048, 4096, 8192), lambda size: timed(PlainForward(requests, size)))
+    peer = PlainForward(requests, best)
     scale = requests.tokens / requests.facts
     contestants = {
         WITHOUT_DECODING: our_rate(WITHOUT_DECODING, requests),
@@ -215,14 +170,6 @@ def forward(bench: Bench) -> Part:
         "requests": requests.describe(),
         "peer": {"batch_tokens": best, "tokens_a_second_by_batch_tokens": tried, "tokens": peer.tokens},
     }
-
-
-def warmed(work: Callable[[], float]) -> Rate:
-    def rate() -> float:
-        work()
-        return timed(work)()
-
-    return rate
 
 
 def matmul(bench: Bench) -> Part:
@@ -360,41 +307,54 @@ PARTS: dict[str, Callable[[Bench], Part]] = {
 
 
 def measure(arguments: argparse.Namespace, tell: Tell) -> dict[str, Any]:
-    plan = QUICK if arguments.quick else Plan()
+    """All parts of all models; the JSON is written after each part, so that little is lost when one fails."""
     result: dict[str, Any] = {
         "command": "benchmarks.probe",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": None,
         "commit": commit(),
         "hardware": hardware(),
         "versions": versions(),
         "load_average_before": [round(each, 2) for each in os.getloadavg()],
-        "plan": asdict(plan),
         "quick": arguments.quick,
         "warnings": [],
         "models": {},
         "parts": [],
     }
-    for bench in bench_of_each_model(arguments, plan, tell):
-        result["models"][bench.name] = about_model(bench.lm)
+    for bench in benches(arguments, tell):
+        result["models"][bench.name] = {**about_model(bench.lm), "source": source_of(bench.name)}
         for name in arguments.only or PARTS:
             tell(f"{bench.name}: {name}")
             with watched_load() as load:
                 part = PARTS[name](bench)
-            result["parts"].append({"part": name, "model": bench.name, **part, "load": load.to_dict()})
+            plan = asdict(bench.plan)
+            result["parts"].append({"part": name, "model": bench.name, **part, "plan": plan, "load": load.to_dict()})
             if load.others is not None and load.others > BUSY:
                 result["warnings"].append(f"{bench.name}, {name}: other work kept {load.others:.2f} cores busy")
             for row in part["ratios"]:
                 tell(f"  {row['row']}: {row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g}), bar {row['bar']}")
+            write_json(arguments.out, result)
     result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(arguments.out, result)
     return result
 
 
-def bench_of_each_model(arguments: argparse.Namespace, plan: Plan, tell: Tell) -> Iterator[Bench]:
-    material = Material.read(plan.relations, plan.each, plan.seed)
+def benches(arguments: argparse.Namespace, tell: Tell) -> Iterator[Bench]:
     with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.models:
-            lm = load_model(name, precision(arguments.dtype), arguments.work or Path(folder))
-            yield Bench(Path(name).name, lm, material, plan, ProbeConfig(seed=plan.seed), tell)
+        for model in arguments.models:
+            name = Path(model).name
+            plan = QUICK if arguments.quick else PLANS.get(name, Plan())
+            plan = replace(plan, each=arguments.each or plan.each)
+            material = Material.read(plan.relations, plan.most, plan.seed)
+            lm = load_model(model, precision(arguments.dtype), arguments.work or Path(folder))
+            yield Bench(name, lm, material, plan, ProbeConfig(seed=plan.seed), tell)
+
+
+def source_of(name: str) -> str:
+    """Where a model is from, without the name of a folder on this machine."""
+    if name in SIZES:
+        return "made for this run, random weights"
+    return "the package" if name == "embedded" else "given by the user"
 
 
 def precision(dtype: str) -> str:
@@ -423,8 +383,7 @@ def profile(arguments: argparse.Namespace, tell: Tell) -> None:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as watched
 
-    plan = QUICK if arguments.quick else Plan()
-    for bench in bench_of_each_model(arguments, plan, tell):
+    for bench in benches(arguments, tell):
         for variant in arguments.variant or (WITHOUT_DECODING, "without prior"):
             requests = bench.many
             ours(variant, requests)
@@ -448,6 +407,7 @@ def parsed(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few facts and rounds, by default of a tiny model")
     parser.add_argument("--profile", action="store_true", help="print where our time goes, and write nothing")
     parser.add_argument("--variant", action="append", choices=OURS, help="what is profiled")
+    parser.add_argument("--each", type=int, help="facts of each relation in the larger sets")
     parser.add_argument("--work", type=Path, help="keep the models made here in this folder")
     parser.add_argument("--page", action="store_true", help="write docs/results/probe-speed.md from the JSON, and stop")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -467,7 +427,7 @@ def main(given: Sequence[str] | None = None) -> None:
     if arguments.profile:
         profile(arguments, tell)
         return
-    write_json(arguments.out, measure(arguments, tell))
+    measure(arguments, tell)
 
 
 if __name__ == "__main__":

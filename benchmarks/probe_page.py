@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from instil.errors import RunFailed
 from instil.files import write_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "probe-speed.md"
@@ -15,6 +16,9 @@ NAMES = {"60m": "60 M", "embedded": "embedded", "tiny": "tiny"}
 
 
 def write_page(results: Results, place: Path = PAGE) -> None:
+    """Raises RunFailed when the benchmark did not get to its end."""
+    if results["finished"] is None:
+        raise RunFailed("the benchmark stopped before its end; its figures are not a page yet")
     write_text(place, page(results))
 
 

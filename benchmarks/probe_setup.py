@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 import instil
 from instil.facts import FactSet, Role
@@ -106,10 +107,12 @@ def about_model(lm: LanguageModel) -> dict[str, Any]:
     }
 
 
-def linear_layers(lm: LanguageModel) -> list[torch.nn.Linear]:
+def linear_layers(lm: LanguageModel) -> list[Any]:
     """The weight matrices that every token passes: all but the one that gives the logits."""
     head = lm.model.get_output_embeddings()
-    return [part for part in lm.model.modules() if isinstance(part, torch.nn.Linear) and part is not head]
+    # GPT-2's `Conv1D` is a linear layer with its weight transposed.
+    kinds = (torch.nn.Linear, Conv1D)
+    return [part for part in lm.model.modules() if isinstance(part, kinds) and part is not head]
 
 
 def layer_weights(lm: LanguageModel) -> int:

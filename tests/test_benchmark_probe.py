@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import probe as benchmark
+from benchmarks.probe_ours import OURS, WITHOUT_DECODING, config_of, counted, ours
 from benchmarks.probe_page import PAGE, page, write_page
 from benchmarks.probe_peers import PlainForward, dense, generate, left_padded
 from benchmarks.probe_setup import Material, Requests
@@ -74,7 +75,7 @@ def test_tokens_that_must_be_computed_are_those_of_distinct_prefixes_and_of_ever
 @pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
 def test_operations_are_at_most_what_the_meter_sees_us_compute(family: str) -> None:
     found = requests(small_lm(family))
-    spent = benchmark.counted(benchmark.WITHOUT_DECODING, found)["operations"]
+    spent = counted(WITHOUT_DECODING, found)["operations"]
     # The meter also sees padded attention and the check of the runner, which is one row of twelve, computed twice.
     assert found.flops <= spent * 1.001
     assert spent < 1.6 * found.flops
@@ -125,15 +126,15 @@ def test_generate_answers_every_prompt(batch: int) -> None:
 
 def test_our_ways_differ_in_priors_decoding_and_engine_only() -> None:
     base = ProbeConfig(shots=2)
-    assert benchmark.config_of("full", base) == base
-    assert benchmark.config_of("without prior", base).prior is False
-    assert benchmark.config_of("sampled engine", base).engine == "sampled"
-    assert benchmark.config_of(benchmark.WITHOUT_DECODING, base).shots == 2
+    assert config_of("full", base) == base
+    assert config_of("without prior", base).prior is False
+    assert config_of("sampled engine", base).engine == "sampled"
+    assert config_of(WITHOUT_DECODING, base).shots == 2
 
 
-@pytest.mark.parametrize("variant", benchmark.OURS)
+@pytest.mark.parametrize("variant", OURS)
 def test_each_of_our_ways_asks_every_fact(variant: str) -> None:
-    assert benchmark.ours(variant, requests(small_lm())) == 4
+    assert ours(variant, requests(small_lm())) == 4
 
 
 # ------------------------------------------------------------- the whole

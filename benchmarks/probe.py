@@ -61,6 +61,7 @@ class Plan:
         harness: facts of each of two relations that lm-eval gets.
         generated: facts of one relation that `generate` gets.
         search: facts with which a peer's best batch size is sought.
+        sets: exemplar sets, each of which makes a prompt of a fact.
         seed: draws facts and exemplars.
     """
 
@@ -71,6 +72,7 @@ class Plan:
     harness: int = 40
     generated: int = 6
     search: int = 8
+    sets: int = 10
     seed: int = 0
 
     @property
@@ -81,7 +83,7 @@ class Plan:
 
 PLANS = {"embedded": Plan(each=120, harness=80, generated=20, search=16)}
 """The embedded model is some eight times as fast as one of 60 million, and gets so many more facts."""
-QUICK = Plan(rounds=2, slow_rounds=2, relations=2, each=4, harness=2, generated=1, search=1)
+QUICK = Plan(rounds=2, slow_rounds=2, relations=2, each=4, harness=2, generated=1, search=1, sets=3)
 
 
 # ---------------------------------------------------------------------- the parts
@@ -347,7 +349,7 @@ def benches(arguments: argparse.Namespace, tell: Tell) -> Iterator[Bench]:
             plan = replace(plan, each=arguments.each or plan.each)
             material = Material.read(plan.relations, plan.most, plan.seed)
             lm = load_model(model, precision(arguments.dtype), arguments.work or Path(folder))
-            yield Bench(name, lm, material, plan, ProbeConfig(seed=plan.seed), tell)
+            yield Bench(name, lm, material, plan, ProbeConfig(exemplar_sets=plan.sets, seed=plan.seed), tell)
 
 
 def source_of(name: str) -> str:

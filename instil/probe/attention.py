@@ -161,6 +161,7 @@ def shared_prefix_attention(
         mask = segment.mask(window, query.dtype)
         out_NHD[segment.tokens] = _attend(query_NHD[segment.tokens], before, own, segment, mask, scale, softcap)
         pairs += segment.pad_RT.numel() * (own[0].shape[2] + (0 if segment.prefix is None else segment.prefix.length))
+    out_NHD[plan.segments[-1].tokens.stop :] = 0
     # For the cost meter, which sees only one long row and would take its square.
     module.attended_pairs = pairs
     return out_NHD[None], None
@@ -199,10 +200,10 @@ def _attend(
         before = None if before is None else torch.tanh(before / softcap) * softcap
     if before is None or mask_R1TX.shape[-1] == own_keys:
         # Most masks hide own keys only; adding to all scores costs five times as much.
-        scores = scores + mask_R1TX
+        scores += mask_R1TX
         scores = scores if before is None else torch.cat([before, scores], dim=-1)
     else:
-        scores = torch.cat([before, scores], dim=-1) + mask_R1TX
+        scores = torch.cat([before, scores], dim=-1).add_(mask_R1TX)
     # A 16-bit softmax takes twice as long on a CPU, and is computed in float32 inside anyway.
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
     length = weights.shape[-1] - own_keys

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy
@@ -28,6 +29,8 @@ from instil.probe.runner import Runner, Scored
 from instil.probe.sampling import Sampling, likeliest
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from instil.model import LanguageModel, Prompts
     from instil.probe.config import ProbeConfig
 
@@ -76,7 +79,7 @@ class TreeScores:
     Attributes:
         greedy: the likeliest token at each place.
         reach: log-probability that a sample passes each place.
-        stop: log-probability that it stops there, having come there.
+        stop: log-probability that it stops there, having come there; -inf where it cannot come.
     """
 
     greedy: list[int]
@@ -89,35 +92,44 @@ class TreeScores:
 
 
 def score_trees(scored: Scored, rows: Sequence[Row], sampling: Sampling, stop_ids: frozenset[int]) -> list[TreeScores]:
-    """Reduce the logits of a batch to the figures of its trees."""
+    """Reduce the logits of a batch to the figures of its trees.
+
+    The trees are walked level by level, and only where a sample can come to: behind a token that top-k or top-p cuts
+    off there is nothing to compute, and most wrong answers are cut off at their first token.
+    """
     device = scored.logits.device
     starts = numpy.cumsum([0, *(row.scored for row in rows)])
-    places = numpy.concatenate(
-        [
-            start + 1 + numpy.asarray(row.tree.parents, dtype=numpy.int64)
-            for start, row in zip(starts, rows, strict=False)
-        ]
-    )
+    parents, children = _places(rows, starts)
     tokens = numpy.fromiter((token for row in rows for token in row.tree.tokens), dtype=numpy.int64)
-    order = numpy.argsort(places, kind="stable")
-    edges_P, stop_S = sampling.score(
-        scored.logits,
-        torch.from_numpy(places[order]).to(device),
-        torch.from_numpy(tokens[order]).to(device),
-        torch.tensor(sorted(stop_ids), device=device),
-    )
-    edges = numpy.empty(len(order))
-    edges[order] = edges_P.double().cpu().numpy()
-    stops, greedy = stop_S.double().tolist(), likeliest(scored.logits)
-    found, done = [], 0
-    for start, row in zip(starts.tolist(), rows, strict=False):
-        reach = [0.0]
-        for node, parent in enumerate(row.tree.parents):
-            reach.append(reach[parent + 1] + float(edges[done + node]))
-        done += len(row.tree)
-        span = slice(start, start + row.scored)
-        found.append(TreeScores(greedy[span], reach, stops[span]))
-    return found
+    order = numpy.argsort(parents, kind="stable")
+    parents, children, tokens = parents[order], children[order], tokens[order]
+    stops = torch.tensor(sorted(stop_ids), device=device)
+    reach, stop = numpy.full((2, starts[-1]), -math.inf)
+    level = starts[:-1]
+    reach[level] = 0.0
+    while len(level):
+        edges = numpy.flatnonzero(numpy.isin(parents, level, kind="table"))
+        edges_P, stop_N = sampling.score(
+            scored.logits,
+            torch.from_numpy(numpy.searchsorted(level, parents[edges])).to(device),
+            torch.from_numpy(tokens[edges]).to(device),
+            stops,
+            torch.from_numpy(level).to(device),
+        )
+        stop[level] = stop_N.double().cpu().numpy()
+        reach[children[edges]] = reach[parents[edges]] + edges_P.double().cpu().numpy()
+        level = numpy.sort(children[edges][reach[children[edges]] > -math.inf])
+    greedy, reached, stopped = likeliest(scored.logits), reach.tolist(), stop.tolist()
+    spans = (slice(start, end) for start, end in pairwise(starts.tolist()))
+    return [TreeScores(greedy[span], reached[span], stopped[span]) for span in spans]
+
+
+def _places(rows: Sequence[Row], starts: NDArray[numpy.int64]) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
+    """For each node of all trees, where its parent and where itself is scored."""
+    sizes = numpy.array([len(row.tree) for row in rows])
+    first = numpy.repeat(starts[:-1] + 1, sizes)
+    parents = numpy.fromiter((parent for row in rows for parent in row.tree.parents), dtype=numpy.int64)
+    return first + parents, first + numpy.arange(len(first)) - numpy.repeat(numpy.cumsum(sizes) - sizes, sizes)
 
 
 @dataclass

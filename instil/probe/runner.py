@@ -29,6 +29,10 @@ PREFIX_BYTES = 256 << 20
 """Memory that the keys and values of prefixes may take; the least recently used go first."""
 
 
+STEP = 32
+"""A packed row is filled up to a multiple of so many tokens: a matrix product of a new shape costs a compilation."""
+
+
 class Session(Protocol):
     """Rows that are continued token by token."""
 
@@ -181,7 +185,9 @@ class SharedRunner:
     def forward(self, plan: Plan, tokens: Sequence[int], positions: Tensor, places: Tensor) -> Tensor:
         """One pass over packed tokens; logits at `places`, shape (S, V)."""
         model: Any = self._lm.model
-        ids = torch.tensor([tokens], device=self._lm.device)
+        filler = -len(tokens) % STEP
+        ids = torch.tensor([[*tokens, *[tokens[0]] * filler]], device=self._lm.device)
+        positions = torch.nn.functional.pad(positions, (0, filler))
         with torch.no_grad(), attending(model, plan):
             logits: Tensor = model(
                 input_ids=ids, position_ids=positions[None], logits_to_keep=places, use_cache=False

@@ -55,50 +55,54 @@ class Sampling:
             scores = scores.masked_fill(remove.scatter(-1, order, remove), -torch.inf)
         return scores.log_softmax(dim=-1)
 
-    def score(self, logits_NV: Tensor, places_P: Tensor, tokens_P: Tensor, stops_K: Tensor) -> tuple[Tensor, Tensor]:
+    def score(
+        self,
+        logits_NV: Tensor,
+        places_P: Tensor,
+        tokens_P: Tensor,
+        stops_K: Tensor,
+        rows_N: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Log-probabilities of chosen tokens, and of the whole stop set.
 
         Args:
             logits_NV: in the model's precision.
-            places_P: sorted row of `logits_NV` for each chosen token.
+            places_P: sorted row for each chosen token.
             tokens_P: the chosen tokens.
             stops_K: the stop set.
+            rows_N: which rows of `logits_NV` the places count; all when left out.
 
         Returns:
             float32 tensors `(log p of each chosen token, shape P)` and `(log p of any stop token, shape N)`.
         """
         chosen, stopped = [], []
+        count = logits_NV.shape[0] if rows_N is None else len(rows_N)
         step = max(1, _CHUNK // logits_NV.shape[1])
-        cuts = torch.searchsorted(places_P, torch.arange(0, logits_NV.shape[0] + step, step, device=places_P.device))
+        cuts = torch.searchsorted(places_P, torch.arange(0, count + step, step, device=places_P.device))
         borders = cuts.tolist()
-        for index, start in enumerate(range(0, logits_NV.shape[0], step)):
-            part = slice(borders[index], borders[index + 1])
-            tokens, stops = self._score(
-                logits_NV[start : start + step], places_P[part] - start, tokens_P[part], stops_K
-            )
+        for index, start in enumerate(range(0, count, step)):
+            part, span = slice(borders[index], borders[index + 1]), slice(start, start + step)
+            logits = logits_NV[span] if rows_N is None else logits_NV[rows_N[span]]
+            tokens, stops = self._score(logits, places_P[part] - start, tokens_P[part], stops_K)
             chosen.append(tokens)
             stopped.append(stops)
         return torch.cat(chosen), torch.cat(stopped)
 
     def _score(self, logits_NV: Tensor, places_P: Tensor, tokens_P: Tensor, stops_K: Tensor) -> tuple[Tensor, Tensor]:
-        vocabulary = logits_NV.shape[1]
-        if not 0 < self.top_k < vocabulary or self.top_p < 1:
+        if not 0 < self.top_k < logits_NV.shape[1] or self.top_p < 1:
             whole = self.log_probabilities(logits_NV)
             return whole[places_P, tokens_P], whole[:, stops_K].logsumexp(-1)
-        # The k likeliest are enough, unless the next one ties with the last of them.
+        # The k likeliest are enough, and all that tie with the last of them.
         top = torch.topk(logits_NV, self.top_k + 1).values.float() / self.temperature
         kth_N1, tied_N = top[:, self.top_k - 1 : self.top_k], top[:, self.top_k] >= top[:, self.top_k - 1]
         total_N1 = top[:, : self.top_k].logsumexp(-1, keepdim=True)
+        if tied_N.any():
+            ties = tied_N.nonzero()[:, 0]
+            all_T1 = (logits_NV[ties].float() / self.temperature == kth_N1[ties]).sum(-1, keepdim=True)
+            more_T1 = all_T1 - (top[ties, : self.top_k] == kth_N1[ties]).sum(-1, keepdim=True)
+            total_N1[ties] = torch.logaddexp(total_N1[ties], kth_N1[ties] + more_T1.log())
         scaled_P = logits_NV[places_P, tokens_P].float() / self.temperature
         stops_NK = logits_NV[:, stops_K].float() / self.temperature
         log_P = torch.where(scaled_P >= kth_N1[places_P, 0], scaled_P - total_N1[places_P, 0], -torch.inf)
         log_NK = torch.where(stops_NK >= kth_N1, stops_NK - total_N1, -torch.inf)
-        stop_N = log_NK.logsumexp(-1)
-        if tied_N.any():
-            ties = tied_N.nonzero()[:, 0]
-            whole = self.log_probabilities(logits_NV[ties])
-            stop_N[ties] = whole[:, stops_K].logsumexp(-1)
-            at_P = torch.cumsum(tied_N, 0) - 1
-            hit = tied_N[places_P]
-            log_P[hit] = whole[at_P[places_P[hit]], tokens_P[hit]]
-        return log_P, stop_N
+        return log_P, log_NK.logsumexp(-1)

@@ -32,6 +32,7 @@ PAGE = ROOT / "docs" / "probe-scale.md"
 PLOT = ROOT / "docs" / "images" / "probe-scale.svg"
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
 MILLION = 1_000_000
+STEADY = 3_000
 
 Result = Mapping[str, Any]
 
@@ -135,8 +136,13 @@ def in_a_process(size: int, seed: int, config: Mapping[str, Any], threads: int |
 
 
 def growth(rows: Sequence[Result]) -> dict[str, Any]:
-    """Straight lines through all measurements: what one more fact costs, and what a million would take."""
-    found: dict[str, Any] = {}
+    """Straight lines: what one more fact costs, and what a million would take.
+
+    Through the sizes of `STEADY` facts and more, where there are two: up to then not even one whole part is in memory.
+    """
+    steady = [row for row in rows if row["facts"] >= STEADY]
+    rows = steady if len({row["facts"] for row in steady}) > 1 else rows
+    found: dict[str, Any] = {"from_facts": min(row["facts"] for row in rows)}
     for name in ("seconds", "read_memory_mb", "peak_memory_mb"):
         start, slope = line([row["facts"] for row in rows], [row[name] for row in rows])
         found[name] = {"start": start, "per_fact": slope, "at_a_million": start + MILLION * slope}
@@ -182,7 +188,7 @@ Each figure is the median of {result["seeds"]} seeds (another world and order ea
 Every measurement is a process of its own.
 
 {_table(head, rows)}
-A straight line through all measurements:
+A straight line through the measurements of {grown["from_facts"]:,} facts and more:
 
 - one more fact takes {1000 * seconds["per_fact"]:.2f} ms and {1024 * memory["per_fact"]:.2f} kB of peak memory,
 - of which {1024 * read["per_fact"]:.2f} kB are the fact itself as it was read;
@@ -223,8 +229,10 @@ def plot(result: Result) -> str:
             return top + (ceiling - scale(value)) / (ceiling - bottom) * (height - top - 40)
 
         text = 'font-family="sans-serif" font-size="11" fill="#555"'
-        ticks = [10**power for power in range(math.ceil(bottom), math.floor(ceiling) + 1)] if log else None
-        steps = ticks or [round(ceiling * part / 4, -2) for part in range(1, 4)]
+        powers = range(math.floor(bottom), math.ceil(ceiling) + 1)
+        steps = [digit * 10**power for power in powers for digit in (1, 3)] if log else []
+        steps = steps or [round(ceiling * part / 4, -2) for part in range(1, 4)]
+        steps = [step for step in steps if bottom <= (scale(step) if step > 0 else bottom - 1) <= ceiling]
         drawn = [f'<text x="{left}" y="16" {text} font-weight="bold">{title}</text>']
         for tick in steps:
             drawn.append(f'<line x1="{left}" x2="{width - 20}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#ddd"/>')

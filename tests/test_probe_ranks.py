@@ -162,7 +162,7 @@ def test_launchers_start_it(launcher: str, home: Path, alone: list[Any], tmp_pat
     out = tmp_path / "out"
     module = {
         "torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
-        "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"],
+        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"],
     }[launcher]
     more = ["--mixed_precision", "no", "--dynamo_backend", "no"] if launcher == "accelerate" else []
     done = run([sys.executable, "-m", *module, *more, *words(home, out, "--json")[1:]])

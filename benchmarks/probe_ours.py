@@ -8,9 +8,6 @@ from typing import Any
 from benchmarks.probe_setup import Requests
 from benchmarks.probe_timing import Rate, timed
 from instil.probe import ProbeConfig, ask
-from instil.probe.asking import batches
-from instil.probe.exact import ExactEngine
-from instil.probe.runner import choose_runner
 from instil.training.meter import Meter
 
 WITHOUT_DECODING = "without prior and decoding"
@@ -21,32 +18,16 @@ def config_of(variant: str, base: ProbeConfig) -> ProbeConfig:
     changes: dict[str, dict[str, Any]] = {
         "full": {},
         "without prior": {"prior": False},
-        WITHOUT_DECODING: {"prior": False},
+        WITHOUT_DECODING: {"prior": False, "decode": False},
         "sampled engine": {"prior": False, "engine": "sampled"},
     }
-    chosen = changes[variant]
-    if variant == WITHOUT_DECODING and "decode" in ProbeConfig.model_fields:
-        chosen = {**chosen, "decode": False}
-    return base.model_copy(update=chosen)
+    return base.model_copy(update=changes[variant])
 
 
 def ours(variant: str, requests: Requests) -> int:
     """Ask all questions, from text to figures: what a user waits for, without loading the model. Returns the facts."""
     config = config_of(variant, requests.config)
-    if variant == WITHOUT_DECODING and "decode" not in ProbeConfig.model_fields:
-        return scored_only(requests)
     return len(list(ask(requests.lm, requests.questions, requests.sets, config)))
-
-
-def scored_only(requests: Requests) -> int:
-    """As `ask` without priors and without decoding, for versions that have no such setting."""
-    lm, config = requests.lm, requests.config
-    jobs = Requests(lm, requests.material, requests.config).jobs
-    runner = choose_runner(lm, max((job.row for job in jobs), key=lambda row: len(row.prefix) + len(row)))
-    engine = ExactEngine(lm, runner, config)
-    for batch in batches(jobs, lambda job: job.row, config.batch_tokens, lm.model.config.vocab_size):
-        engine.probabilities([job.row for job in batch], [[job.ends] for job in batch])
-    return requests.facts
 
 
 def counted(variant: str, requests: Requests) -> dict[str, float]:

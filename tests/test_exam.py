@@ -64,6 +64,11 @@ def test_what_has_the_words_of_a_taught_question_is_left_out_and_listed() -> Non
     assert [what for what, _ in paper.left_out] == ["fact f2, reworded, wording 1", "fact f3, held back"]
 
 
+def test_a_probe_that_does_not_write_out_wrong_answers_is_refused() -> None:
+    with pytest.raises(InputError, match="written out"):
+        exam(probe_config=PROBE.model_copy(update={"decode": False}))
+
+
 def test_roles_that_overlap_are_refused() -> None:
     with pytest.raises(InputError, match="two roles"):
         build_exam(facts(0, 3), facts(2, 3), exemplars=exemplars(), probe_config=PROBE)

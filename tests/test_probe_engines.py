@@ -15,7 +15,7 @@ from instil.facts import Fact, FactSet
 from instil.model import LanguageModel
 from instil.probe import Asked, ProbeConfig, Question, ask, next_token_nll, questions_of
 from instil.probe.attention import NAME
-from instil.probe.exact import ExactEngine, Job
+from instil.probe.exact import CUT, ExactEngine, Job
 from instil.probe.rows import Answers, Row, Tree
 from instil.probe.runner import PlainRunner, SharedRunner, choose_runner
 from tests.models import FAMILIES
@@ -210,6 +210,23 @@ def close(one: Sequence[Asked], other: Sequence[Asked], tolerance: float) -> Non
         assert a.category is b.category
         assert a.p_by_set == pytest.approx(b.p_by_set, abs=tolerance)
         assert (a.p_prior, a.gold_in_prompt) == (pytest.approx(b.p_prior, abs=tolerance), b.gold_in_prompt)
+
+
+def test_without_decoding_only_the_texts_of_wrong_answers_are_missing() -> None:
+    lm, facts = taught_lm()
+    sets, config = two_sets(facts)
+    whole = list(ask(lm, questions_of(facts), sets, config))
+    short = list(ask(lm, questions_of(facts), sets, config.model_copy(update={"decode": False})))
+    cut = 0
+    for a, b in zip(whole, short, strict=True):
+        assert (a.p_by_set, a.p_prior) == (b.p_by_set, b.p_prior)
+        for text, part, right in zip(
+            a.greedy_answer_by_set, b.greedy_answer_by_set, a.greedy_right_by_set, strict=True
+        ):
+            assert part == text or (part.endswith(CUT) and text.startswith(part.removesuffix(CUT)) and not right)
+            cut += part != text
+        assert a.greedy_right_by_set == b.greedy_right_by_set
+    assert cut
 
 
 @pytest.mark.parametrize("engine", ["exact", "sampled"])

@@ -203,7 +203,7 @@ def test_wrong_input_is_wrong_input_on_every_rank(home: Path, tmp_path: Path) ->
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"BEAT": 0.02, "PATIENCE": 0.5, "ARRIVAL": 5.0, "POLL": 0.005, "GRACE": 0.3}.items():
+    for name, seconds in {"BEAT": 0.02, "PATIENCE": 2.0, "ARRIVAL": 20.0, "POLL": 0.005, "GRACE": 0.3}.items():
         monkeypatch.setattr(ranks_module, name, seconds)
 
 

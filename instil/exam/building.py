@@ -56,7 +56,7 @@ def build_exam(
     """
     config, probe_config = config or ExamConfig(), probe_config or ProbeConfig()
     _check_roles(target, held_back, development, exemplars)
-    _check_exemplars(exemplars, probe_config)
+    _check_probe(exemplars, probe_config)
     paper = _Paper(_taught_wordings(target, held_back, development))
     for fact in target:
         paper.add(AS_WORDED, fact, 0)
@@ -218,7 +218,10 @@ def _check_roles(target: FactSet, held_back: FactSet, development: FactSet, exem
                 )
 
 
-def _check_exemplars(exemplars: ExemplarSets, probe_config: ProbeConfig) -> None:
+def _check_probe(exemplars: ExemplarSets, probe_config: ProbeConfig) -> None:
+    if not probe_config.decode:
+        what = "an exam judges wrong answers by their text, so they have to be written out"
+        raise InputError(what, field="probe.decode", found="false", expected="true")
     for relation, sets in exemplars.sets.items():
         if len(sets) != probe_config.exemplar_sets:
             raise InputError(

@@ -34,7 +34,16 @@ class ProbeConfig(BaseModel):
     )
     prior: bool = Field(default=True, description="also the probability of the answer when the subject is withheld")
     seed: int = Field(default=0, description="of the exemplar sets and of the samples")
-    batch_tokens: int = Field(default=8192, ge=64, description="tokens computed at once; changes speed and memory only")
+    decode: bool = Field(
+        default=True,
+        description="exact engine: write out wrong answers, for the record and since one may be right in another "
+        "spelling; without it only their beginning is known",
+    )
+    batch_tokens: int = Field(
+        default=4096,
+        ge=64,
+        description="tokens computed at once; changes speed and memory only: more for an accelerator",
+    )
 
 
 PROTOCOL = ProbeConfig()

@@ -38,6 +38,10 @@ COMPACT_BELOW = 0.7
 """Rows that are still being decoded, of those in memory, below which the finished ones are dropped."""
 
 
+CUT = "…"
+"""Behind the beginning of an answer that was not written out."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One question behind one exemplar set.
@@ -149,14 +153,16 @@ class ExactEngine:
         self._prompts: Prompts = lm.prompts
         self._runner = runner
         self._sampling = Sampling.of(config)
+        self._decode = config.decode
 
     def answer(self, jobs: Sequence[Job]) -> list[Outcome]:
         """One outcome a job. Jobs with one prefix stand together."""
         rows = [job.row for job in jobs]
-        scored = self._runner.score(rows)
+        scored = self._runner.score(rows, keep=self._decode)
         scores = score_trees(scored, rows, self._sampling, self._prompts.stop_ids)
         paths = [self._follow(index, job, tree) for index, (job, tree) in enumerate(zip(jobs, scores, strict=True))]
-        decode_greedily(scored, [path for path in paths if not path.stopped], jobs, self._prompts.stop_ids)
+        if self._decode:
+            decode_greedily(scored, [path for path in paths if not path.stopped], jobs, self._prompts.stop_ids)
         return [self._outcome(*parts) for parts in zip(jobs, scores, paths, strict=True)]
 
     def probabilities(self, rows: Sequence[Row], ends: Sequence[Sequence[frozenset[int]]]) -> list[list[float]]:
@@ -183,7 +189,7 @@ class ExactEngine:
             node = child
 
     def _outcome(self, job: Job, scores: TreeScores, path: _Greedy) -> Outcome:
-        text = self._prompts.answer_text(path.tokens)
+        text = self._prompts.answer_text(path.tokens) + ("" if self._decode or path.stopped else CUT)
         listed = path.stopped and len(path.nodes) == len(path.tokens) and (path.nodes or (ROOT,))[-1] in job.ends
         return Outcome(
             p=scores.probability(job.ends),

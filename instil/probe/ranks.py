@@ -88,9 +88,12 @@ class Meeting:
         if self.ranks.first:
             # What an earlier run left: its processes are gone, or stop when they find their files missing.
             shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._old = (self._read(0) or {}).get("nonce")
-        self._write()
+            self._announce()
+        else:
+            self._old = (self._read(0) or {}).get("nonce")
+            # Rank 0 may clear the place at this very moment; then `agree` announces again.
+            with contextlib.suppress(FileNotFoundError):
+                self._announce()
         self._heart.start()
         return self
 
@@ -158,9 +161,12 @@ class Meeting:
                 return decision
             if self._read(self.ranks.rank) is None:  # Rank 0 came later and cleared the place.
                 with contextlib.suppress(OSError):
-                    self.folder.mkdir(parents=True, exist_ok=True)
-                    self._write()
+                    self._announce()
             self._wait([0], absent=ARRIVAL)
+
+    def _announce(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write()
 
     def _wait(self, ranks: list[int], absent: float) -> None:
         for rank in ranks:

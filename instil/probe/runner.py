@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from instil.model import LanguageModel
-from instil.probe.attention import KeyValue, Plan, Prefix, Segment, attending
+from instil.probe.attention import Held, KeyValue, Plan, Prefix, Segment, attending
 from instil.probe.rows import ROOT, Ids, Row, Tree
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ class SharedRunner:
         logits = self.forward(plan, tokens, _positions(segments), _scored_places(rows))
         return SharedScored(self, rows, logits, plan)
 
-    def forward(self, plan: Plan, tokens: Sequence[int], positions: Tensor, places: Tensor) -> Tensor:
+    def forward(self, plan: Plan | Held, tokens: Sequence[int], positions: Tensor, places: Tensor) -> Tensor:
         """One pass over packed tokens; logits at `places`, shape (S, V)."""
         model: Any = self._lm.model
         filler = -len(tokens) % STEP
@@ -300,90 +300,65 @@ class SharedScored:
 
 
 class SharedSession:
-    """Own keys and values of each row move to a buffer with room for what is generated."""
+    """Own keys and values of all rows are in one buffer for each layer, with room for what is generated."""
 
     def __init__(self, scored: SharedScored, places: Sequence[tuple[int, Ids]], room: int) -> None:
-        self._runner, device = scored.runner, scored.logits.device
-        segments, homes = scored.plan.segments, _homes(scored.plan.segments)
-        self._groups: list[tuple[Prefix | None, int]] = []
+        self._runner, plan, device = scored.runner, scored.plan, scored.logits.device
+        homes, layers = _homes(plan.segments), sorted({layer for _, layer in plan.memory})
         self._length = max(len(scored.rows[row].question) + len(path) for row, path in places)
-        shape = (len(places), self._length + room)
-        self._visible = torch.zeros(shape, dtype=torch.bool, device=device)
-        self._positions = torch.zeros(shape, dtype=torch.long, device=device)
-        self._next = torch.zeros(len(places), dtype=torch.long, device=device)
-        self._held: dict[tuple[int, int], KeyValue] = {}
-        layers = sorted({layer for _, layer in scored.plan.memory})
-        done = 0
-        for number, group in groupby(places, key=lambda place: homes[place[0]][0]):
-            chosen = list(group)
-            source = self._source(scored, segments[number], [homes[row][1] for row, _ in chosen], chosen, done)
-            for layer in layers:
-                self._held[len(self._groups), layer] = _moved(scored.plan.memory[number, layer], source, room)
-            self._groups.append((segments[number].prefix, len(chosen)))
-            done += len(chosen)
+        self._groups: list[tuple[Prefix | None, int]] = []
+        self._layers = {layer: _buffers(plan.memory[0, layer], len(places), self._length + room) for layer in layers}
+        source = numpy.zeros((len(places), self._length), dtype=numpy.int64)
+        visible = numpy.zeros((len(places), self._length + room), dtype=bool)
+        starts = numpy.zeros(len(places), dtype=numpy.int64)
+        for index, (row, path) in enumerate(places):
+            number, home = homes[row]
+            asked, longest = len(scored.rows[row].question), plan.segments[number].pad_RT.shape[1]
+            own = asked + len(path)
+            source[index, :asked] = numpy.arange(asked)
+            source[index, asked:own] = asked + numpy.asarray(path, dtype=numpy.int64)
+            source[index] += home * longest
+            visible[index, :own] = True
+            prefix = plan.segments[number].prefix
+            starts[index] = 0 if prefix is None else prefix.length
+        self._visible = torch.from_numpy(visible).to(device)
+        self._positions = torch.from_numpy(starts[:, None] + numpy.arange(self._length + room)).to(device)
+        self._next = torch.from_numpy(starts + visible.sum(axis=1)).to(device)
+        self._fill(plan, [homes[row][0] for row, _ in places], torch.from_numpy(source).to(device))
 
-    def _source(
-        self,
-        scored: SharedScored,
-        segment: Segment,
-        homes: Sequence[int],
-        chosen: Sequence[tuple[int, Ids]],
-        done: int,
-    ) -> Tensor:
-        """For each row and place of the buffer the place in the segment's flattened (R, T); notes positions."""
-        longest = segment.pad_RT.shape[1]
-        length = 0 if segment.prefix is None else segment.prefix.length
-        source = torch.zeros(len(chosen), self._length, dtype=torch.long)
-        for index, (home, (row, path)) in enumerate(zip(homes, chosen, strict=True)):
-            asked = len(scored.rows[row].question)
-            own = [*range(asked), *(asked + node for node in path)]
-            source[index, : len(own)] = torch.tensor(own) + home * longest
-            self._visible[done + index, : len(own)] = True
-            self._positions[done + index, : len(own)] = length + torch.arange(len(own), device=self._positions.device)
-            self._next[done + index] = length + len(own)
-        return source.to(self._positions.device)
+    def _fill(self, plan: Plan, segments: Sequence[int], source_RL: Tensor) -> None:
+        """Copy the own keys and values of each row; places that it does not have are never attended to."""
+        done = 0
+        for number, group in groupby(segments):
+            count = len(list(group))
+            rows = slice(done, done + count)
+            for layer, buffers in self._layers.items():
+                for buffer_GRKD, memory_GRTD in zip(buffers, plan.memory[number, layer], strict=True):
+                    flat_GXD = memory_GRTD.reshape(memory_GRTD.shape[0], -1, memory_GRTD.shape[-1])
+                    chosen = flat_GXD[:, source_RL[rows].reshape(-1)]
+                    buffer_GRKD[:, rows, : self._length] = chosen.view(*chosen.shape[:1], count, -1, chosen.shape[-1])
+            self._groups.append((plan.segments[number].prefix, count))
+            done += count
 
     def step(self, tokens: Sequence[int]) -> Tensor:
-        slot = self._length
-        self._visible[:, slot] = True
-        self._positions[:, slot] = self._next
-        segments, start = [], 0
-        for prefix, count in self._groups:
-            rows = slice(start, start + count)
-            own = torch.arange(count, device=self._positions.device)
-            segments.append(
-                Segment(
-                    prefix=prefix,
-                    tokens=rows,
-                    pad_RT=own[:, None],
-                    unpad_N=own,
-                    visible_RTK=self._visible[rows, None, : slot + 1],
-                    query_RT=self._next[rows, None],
-                    key_RK=self._positions[rows, : slot + 1],
-                )
-            )
-            start += count
-        plan = Plan(segments, held=self._held, slot=slot, reach=_reach(segments))
-        logits = self._runner.forward(plan, tokens, self._next, torch.arange(start, device=self._next.device))
+        self._visible[:, self._length] = True
+        self._positions[:, self._length] = self._next
+        held = Held(self._groups, self._layers, self._length, self._visible, self._positions, self._next)
+        places = torch.arange(len(tokens), device=self._next.device)
+        logits = self._runner.forward(held, tokens, self._next, places)
         self._next = self._next + 1
         self._length += 1
         return logits
 
     def select(self, rows: Sequence[int]) -> None:
-        device = self._positions.device
-        starts = numpy.cumsum([0, *(count for _, count in self._groups)])
-        homes = [int(numpy.searchsorted(starts, row, side="right")) - 1 for row in rows]
-        groups: list[tuple[Prefix | None, int]] = []
-        held: dict[tuple[int, int], KeyValue] = {}
-        for number, group in groupby(zip(homes, rows, strict=True), key=lambda pair: pair[0]):
-            index = torch.tensor([row - int(starts[number]) for _, row in group], device=device)
-            for (source, layer), pair in self._held.items():
-                if source == number:
-                    held[len(groups), layer] = (pair[0][:, index], pair[1][:, index])
-            groups.append((self._groups[number][0], len(index)))
-        chosen = torch.tensor(rows, device=device)
+        homes = [number for number, (_, count) in enumerate(self._groups) for _ in range(count)]
+        chosen = torch.tensor(rows, device=self._positions.device)
+        self._layers = {layer: (keys[:, chosen], values[:, chosen]) for layer, (keys, values) in self._layers.items()}
+        self._groups = [
+            (self._groups[number][0], len(list(group))) for number, group in groupby(homes[row] for row in rows)
+        ]
         self._visible, self._positions = self._visible[chosen], self._positions[chosen]
-        self._next, self._groups, self._held = self._next[chosen], groups, held
+        self._next = self._next[chosen]
 
 
 def _homes(segments: Sequence[Segment]) -> list[tuple[int, int]]:
@@ -391,19 +366,10 @@ def _homes(segments: Sequence[Segment]) -> list[tuple[int, int]]:
     return [(number, place) for number, segment in enumerate(segments) for place in range(segment.pad_RT.shape[0])]
 
 
-def _moved(pair: KeyValue, source_RL: Tensor, room: int) -> KeyValue:
-    """The chosen keys and values, (G, R, L + room, D)."""
-    rows, length = source_RL.shape
-
-    def move(part_GRTD: Tensor) -> Tensor:
-        groups, width = part_GRTD.shape[0], part_GRTD.shape[-1]
-        buffer = part_GRTD.new_zeros(groups, rows, length + room, width)
-        buffer[:, :, :length] = part_GRTD.reshape(groups, -1, width)[:, source_RL.reshape(-1)].view(
-            groups, rows, length, width
-        )
-        return buffer
-
-    return move(pair[0]), move(pair[1])
+def _buffers(pair: KeyValue, rows: int, length: int) -> KeyValue:
+    """Zeroed, of shape (G, R, K, D)."""
+    key, value = (part.new_zeros(part.shape[0], rows, length, part.shape[-1]) for part in pair)
+    return key, value
 
 
 AGREES = {torch.float32: 1e-3, torch.float64: 1e-6}

@@ -342,10 +342,17 @@ ROWS = st.dictionaries(
 )
 
 
-@given(ROWS)
-def test_the_short_way_gives_the_fact_of_the_long_way_or_nothing(row: dict[str, Any]) -> None:
-    short = own._plain_fact(row)
-    assert short is None or short == own.any_fact(row, Source("f.jsonl", "f"))
+@given(ROWS, st.booleans())
+def test_the_short_way_gives_the_fact_of_the_long_way_or_nothing(row: dict[str, Any], cells: bool) -> None:
+    short = own._plain_fact(row, cells)
+    assert short is None or short == own.any_fact(row, Source("f.csv" if cells else "f.jsonl", "f", text_cells=cells))
+
+
+@given(st.text(st.sampled_from('ab |["]!'), max_size=8))
+def test_answers_in_a_cell_are_those_of_the_long_way(cell: str) -> None:
+    row = {"id": "a", "question": "Who?", "answers": cell}
+    short = own._plain_fact(row, text_cells=True)
+    assert short is None or short == own.any_fact(row, Source("f.csv", "f", text_cells=True))
 
 
 @given(st.lists(ROWS, max_size=4), st.booleans())

@@ -17,6 +17,9 @@ from instil.facts.faults import Fault, shown
 from instil.facts.layouts import counterfact, own, popqa, squad, triples, zsre
 from instil.facts.layouts.fields import Record, Source
 
+INDEX = "__index_level_"
+"""How a data frame's index is named in a Parquet file."""
+
 BATCH_ROWS = 2048
 MARKS = (own.FIELDS | popqa.FIELDS | counterfact.FLAT_FIELDS | zsre.FIELDS | squad.ROW_FIELDS | {"text", "object"}) | {
     name for names in triples.NAMES for name in names
@@ -135,8 +138,18 @@ def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Fault]:
         rows = batch.to_pylist()
     except UnicodeDecodeError:
         rows = [_cells(batch, index) for index in range(batch.num_rows)]
+    if _is_clean(batch.schema):
+        yield from rows
+        return
     for row in rows:
         yield row if isinstance(row, Fault) else clean_row(row)
+
+
+def _is_clean(schema: Any) -> bool:
+    """Whether `clean_row` would find nothing in any row."""
+    import pyarrow.types as types
+
+    return not any(field.name.startswith(INDEX) or types.is_floating(field.type) for field in schema)
 
 
 def _cells(batch: Any, index: int) -> dict[str, Any] | Fault:
@@ -154,5 +167,5 @@ def clean_row(row: dict[str, Any]) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value
         for name, value in row.items()
-        if not name.startswith("__index_level_")
+        if not name.startswith(INDEX)
     }

@@ -136,8 +136,12 @@ def cell_list(cell: str, name: str) -> list[Any]:
     if is_blank(cell):
         return []
     if not cell.lstrip().startswith("["):
-        return [part.strip() for part in cell.split("|")]
+        return between_bars(cell)
     return json_list(cell, name)
+
+
+def between_bars(cell: str) -> list[Any]:
+    return [part.strip() for part in cell.split("|")]
 
 
 def json_list(cell: str, name: str) -> list[Any]:

@@ -22,11 +22,11 @@ def recognises(row: Row) -> bool:
 
 def facts(row: Row, source: Source) -> tuple[Fact]:
     """The fact of a row. Rows of the five usual fields, all well, take the short way; the others the long one."""
-    fact = _plain_fact(row)
+    fact = _plain_fact(row, source.text_cells)
     return (fact if fact is not None else any_fact(row, source),)
 
 
-def _plain_fact(row: Row) -> Fact | None:
+def _plain_fact(row: Row, text_cells: bool) -> Fact | None:
     """The fact when every field is one of the usual five and beyond doubt, otherwise None."""
     if not row.keys() <= _ESSENTIAL:
         return None
@@ -34,6 +34,8 @@ def _plain_fact(row: Row) -> Fact | None:
     fact_id, question, answers, subject, relation = (
         get("id"), get("question"), get("answers"), get("subject"), get("relation")
     )  # fmt: skip
+    if text_cells and type(answers) is str and not answers.lstrip().startswith("["):
+        answers = fields.between_bars(answers)
     if not (type(fact_id) is type(question) is str and type(answers) is list and answers and fact_id):
         return None
     if (subject is not None and (type(subject) is not str or not subject[:1].isalnum())) or (

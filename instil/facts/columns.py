@@ -135,7 +135,10 @@ def _parquet_rows(place: str | IO[bytes], name: str) -> Iterator[Record | Fault]
 def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Fault]:
     """The rows of one batch; only where a text in it is no UTF-8 are the cells taken one by one."""
     try:
-        rows = batch.to_pylist()
+        names, cells = batch.schema.names, (column.to_pylist() for column in batch.columns)
+        rows: list[dict[str, Any] | Fault] = [
+            dict(zip(names, values, strict=True)) for values in zip(*cells, strict=True)
+        ]
     except UnicodeDecodeError:
         rows = [_cells(batch, index) for index in range(batch.num_rows)]
     if _is_clean(batch.schema):

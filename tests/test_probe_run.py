@@ -20,6 +20,7 @@ from instil.facts import Fact, FactSet, Role
 from instil.model import LanguageModel
 from instil.probe import MasteryMap, ProbeConfig, probe
 from instil.probe.asking import Asker
+from instil.probe.exemplars import exemplar_sets
 from instil.probe.intervals import share
 from instil.probe.shards import Shards
 from tests.probing import people_facts, taught_lm, two_sets
@@ -214,8 +215,8 @@ def test_exemplars_come_from_the_facts_of_that_role(lm: LanguageModel, config: P
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        chosen = run._sets(marked, None, config)
-        everyone = run._sets(facts, None, config)
+        chosen = exemplar_sets(marked, None, config)
+        everyone = exemplar_sets(facts, None, config)
     drawn = {exemplar.fact_id for sets in chosen.sets.values() for one in sets for exemplar in one}
     assert drawn <= reserved
     assert not {exemplar.fact_id for sets in everyone.sets.values() for one in sets for exemplar in one} <= reserved
@@ -228,7 +229,7 @@ def test_parts_do_not_change_the_bits(
     small_parts(monkeypatch, 5)
     whole = probe(lm, facts, config=config)
     assert probe(lm, facts, config=config, out=tmp_path / "parts") == whole
-    sets = run._sets(facts, None, config)
+    sets = exemplar_sets(facts, None, config)
     assert probe(lm, facts[10:15], sets, config) == whole[10:15]
 
 
@@ -253,6 +254,9 @@ class NoMemory:
 
         monkeypatch.setattr(lm.model, "forward", limited)
 
+
+TRYING = 5
+"""Passes in which it is tried which way of computing is the right one."""
 
 FAULTS = {
     "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -311,7 +315,7 @@ def test_a_resume_keeps_the_halved_batches(
         out = tmp_path / str(cut)
         with monkeypatch.context() as patch:
             memory = NoMemory(patch, own_lm, 100, FAULTS["torch"])
-            memory.after = 4  # while it is tried which way is the right one
+            memory.after = TRYING
             if cut:
                 abort_after(patch, 2)
                 with pytest.raises(KeyboardInterrupt):
@@ -339,7 +343,7 @@ def test_a_single_question_without_memory_fails_with_advice(
     own_lm: LanguageModel, facts: FactSet, config: ProbeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = NoMemory(monkeypatch, own_lm, 5, FAULTS["torch"])
-    memory.after = 4  # not when it is tried which way is the right one
+    memory.after = TRYING
     with pytest.raises(RunFailed, match=r"single question.*fewer shots"):
         probe(own_lm, facts, config=config, out=tmp_path / "probe")
     with monkeypatch.context() as patch:
@@ -351,7 +355,7 @@ def test_other_faults_are_not_taken_for_lack_of_memory(
     own_lm: LanguageModel, facts: FactSet, config: ProbeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = NoMemory(monkeypatch, own_lm, 5, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    memory.after = 4
+    memory.after = TRYING
     with pytest.raises(RuntimeError, match="shapes"):
         probe(own_lm, facts, config=config)
     assert memory.refused == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -11,49 +10,22 @@ import pytest
 import torch
 
 from instil.errors import InputError, RunFailed
-from instil.training import Budget, Decision, Example, Meter, Progress, no_longer_improving, plain_step
+from instil.training import Budget, Example, Meter
 from instil.training import checkpoints as saving
 from instil.training.batches import Reading, collate, share_of_loss
-from tests.training_data import learner, made_up, settings, trained, weights
-
-
-class Killed(BaseException):
-    """As a kill or Ctrl-C: nothing catches it."""
-
-
-def killed_at(step: int) -> Any:
-    """A step function that dies when it is called for the `step`-th time, counted from 1."""
-    calls = 0
-
-    def dying(model: Any, micro_batches: Any, loss: Any, **rest: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == step:
-            raise Killed
-        return plain_step(model, micro_batches, loss, **rest)
-
-    dying.__name__ = plain_step.__name__  # the same run, with an accident
-    return dying
-
-
-def assert_same_weights(found: Any, expected: Any) -> None:
-    for name, weight in weights(expected).items():
-        assert torch.equal(weights(found)[name], weight), name
-
-
-def without_time(result: Any) -> dict[str, Any]:
-    """All that a result says but its wall-clock times and folder."""
-    plain = json.loads(json.dumps(result.to_dict()))
-    for timed in (*plain["points"], *plain["cost"].values()):
-        del timed["seconds"]
-    return plain
-
-
-def nll(lm: Any, examples: list[Example]) -> float:
-    batch = collate([(n,) for n in range(len(examples))], examples, total_weight=1.0, pad_id=2)
-    total = sum(example.targets for example in examples)
-    with torch.no_grad():
-        return float(share_of_loss(lm.model, batch, Reading())) / total
+from tests.training_data import (
+    Killed,
+    assert_same_weights,
+    improving_until,
+    killed_at,
+    learner,
+    made_up,
+    nll,
+    settings,
+    trained,
+    weights,
+    without_time,
+)
 
 
 def test_it_learns_what_it_is_given(tmp_path: Path) -> None:
@@ -197,102 +169,6 @@ def test_a_folder_with_another_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not empty"):
         trained(tmp_path / "b", settings())
     assert (tmp_path / "b" / "novel.txt").read_text() == "words"
-
-
-# ---- early stop ----
-
-
-def improving_until(epoch: int) -> Any:
-    return no_longer_improving(Scores(epoch), patience=2)
-
-
-class Scores:
-    """Rises until an epoch, then falls; knows the epoch only by how often it was asked in this run."""
-
-    def __init__(self, best: int) -> None:
-        self.best, self.asked = best, 0
-
-    def __call__(self, model: Any) -> float:
-        self.asked += 1
-        torch.rand(3)  # a measurement may draw random numbers
-        return -abs(self.asked - self.best)
-
-
-def test_stops_when_it_no_longer_improves_and_keeps_the_best_weights(tmp_path: Path) -> None:
-    best = trained(tmp_path / "two", settings(epochs=2))
-    result = trained(tmp_path / "a", settings(epochs=9), stop=improving_until(2))
-    assert (result.epochs, result.ended_by, result.best_epoch) == (4, "stop", 2)
-    assert [decision.score for decision in result.decisions] == [-1, 0, -1, -2]
-    assert_same_weights(result.model, best.model)
-    last = trained(tmp_path / "b", settings(epochs=9, restore_best=False), stop=improving_until(2))
-    four = trained(tmp_path / "four", settings(epochs=4))
-    assert_same_weights(last.model, four.model)
-    assert last.best_epoch is None
-    assert not [*(tmp_path / "a").glob("best-*"), *(tmp_path / "a").glob("checkpoint-*")]
-
-
-@pytest.mark.parametrize("at", [4, 8, 10, 12])
-def test_a_resumed_run_makes_the_same_decisions(tmp_path: Path, at: int) -> None:
-    def by_loss(progress: Progress) -> Decision:
-        """Decides from the history and the progress alone."""
-        patience = no_longer_improving(lambda _: -abs(progress.epoch - 2))
-        return patience(progress)  # type: ignore[return-value]
-
-    config = settings(epochs=9, save_every="epoch")
-    whole = trained(tmp_path / "whole", config, stop=by_loss)
-    assert (whole.epochs, whole.best_epoch) == (4, 2)
-    with pytest.raises(Killed):
-        trained(tmp_path / "cut", config, stop=by_loss, step=killed_at(at))
-    resumed = trained(tmp_path / "cut", config, stop=by_loss)
-    assert_same_weights(resumed.model, whole.model)
-    assert without_time(resumed) == without_time(whole)
-
-
-def test_what_stop_sees(tmp_path: Path) -> None:
-    seen: list[Progress] = []
-    lm = learner()
-
-    def look(progress: Progress) -> bool:
-        seen.append(progress)
-        assert progress.model is lm and not lm.model.training and lm.model.config.use_cache
-        random.random()
-        torch.rand(1)
-        return progress.epoch == 2
-
-    result = trained(tmp_path / "a", settings(), lm=lm, stop=look)
-    assert [(p.epoch, p.step, len(p.history)) for p in seen] == [(1, 3, 0), (2, 6, 1)]
-    assert seen[0].loss > seen[1].loss > 0 and 0 < seen[0].flops < seen[1].flops
-    assert result.ended_by == "stop" and result.best_epoch is None
-    plain = trained(tmp_path / "b", settings(epochs=2))
-    assert_same_weights(lm, plain.model)  # looking changed nothing
-
-
-def test_probing_for_the_decision_is_charged_to_deciding_or_free(tmp_path: Path) -> None:
-    meter, examples = Meter(), made_up(3)
-
-    def charged(progress: Progress) -> bool:
-        nll(progress.model, examples)  # uncounted: free
-        with meter.counting(progress.model.model, "deciding"):
-            nll(progress.model, examples)
-        return False
-
-    trained(tmp_path / "a", settings(epochs=1), stop=charged, meter=meter)
-    plain = trained(tmp_path / "b", settings(epochs=1))
-    assert meter.flops["training"] == plain.cost["training"]["flops"]
-    assert meter.flops["deciding"] > 0
-
-
-def test_patience_counts_from_the_best_epoch() -> None:
-    scores = iter([1.0, 3.0, 2.0, 3.0, 4.0, 4.0, 4.0])
-    stop = no_longer_improving(lambda _: next(scores), patience=2, smallest_gain=0.5)
-    history: tuple[Decision, ...] = ()
-    for _ in range(7):
-        decision = stop(Progress(1, 1, 0.0, 0, 0.0, 0.0, None, history))
-        history = (*history, decision)  # type: ignore[arg-type]
-    assert [d.best for d in history] == [True, True, False, False, True, False, False]
-    assert [d.stop for d in history] == [False, False, False, True, False, False, True]
-    lower = no_longer_improving(lambda _: 1.0, patience=1, higher_is_better=False)
-    assert lower(Progress(2, 1, 0.0, 0, 0.0, 0.0, None, (Decision(score=2.0),))) == Decision(best=True, score=1.0)
 
 
 # ---- budget ----

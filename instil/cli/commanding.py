@@ -31,6 +31,11 @@ ARGUMENTS: ContextVar[Sequence[str]] = ContextVar("ARGUMENTS", default=())
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 
+SMALLER = (
+    "Batches are halved where they can be, so something larger does not fit: take a smaller model, --dtype bfloat16, "
+    "or --adapter lora for teaching."
+)
+
 _ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -133,10 +138,10 @@ def describe_failure(error: BaseException) -> tuple[str, str | None]:
     if full is not None:
         place = getattr(full, "filename", None)
         return f"the disk is full{f': {place}' if place else ''}", "Free some space, or choose another --out."
-    if any(_out_of_memory(cause) for cause in chain):
-        return "out of memory", "Use smaller batches (--set training.batch_tokens=…), a smaller model or an adapter."
     text = " ".join(str(error).split())
     name = type(error).__name__
+    if any(_out_of_memory(cause) for cause in chain):
+        return text if text.startswith("out of memory") else "out of memory", SMALLER
     return (text if name == "RunFailed" and text else f"{name}: {text}" if text else name), None
 
 

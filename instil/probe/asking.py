@@ -197,8 +197,7 @@ def _kind(runner: Runner) -> tuple[Callable[[LanguageModel], Runner], str]:
 
 def _no_memory(tokens: int) -> RunFailed:
     return RunFailed(
-        f"out of memory with a single question of {tokens:,} tokens, its exemplars with it: there is nothing left to "
-        "halve. Load the model in bfloat16, ask with fewer shots, or take a smaller model"
+        f"out of memory with a single question of {tokens:,} tokens, its exemplars with it: ask with fewer shots"
     )
 
 

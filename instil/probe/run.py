@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
-from instil.facts import Fact, FactSet, Role
+from instil.facts import Fact, FactSet
 from instil.files import sweep, write_json
 from instil.probe.asking import BLOCK, LOGITS, Asker, ask
 from instil.probe.config import PROTOCOL, ProbeConfig
-from instil.probe.exemplars import ExemplarSets, draw_exemplars
+from instil.probe.exemplars import ExemplarSets, exemplar_sets
 from instil.probe.figures import Figures, summary
 from instil.probe.mastery import Mastery, MasteryMap
 from instil.probe.mastery_rows import table_of
@@ -68,7 +68,7 @@ def probe(
     """
     if not len(facts):
         raise InputError("there is nothing to probe", expected="at least one fact")
-    sets = _sets(facts, exemplars, config)
+    sets = exemplar_sets(facts, exemplars, config)
     for line in sets.warnings:
         warnings.warn(line, stacklevel=2)
     tell, check = _rising(progress), checking or _nobody
@@ -92,16 +92,6 @@ def _rising(progress: Progress | None) -> Progress:
             progress(done, total)
 
     return tell
-
-
-def _sets(facts: FactSet, exemplars: FactSet | ExemplarSets | None, config: ProbeConfig) -> ExemplarSets:
-    if isinstance(exemplars, ExemplarSets):
-        return exemplars
-    pool = exemplars
-    if pool is None:
-        reserved = facts.with_role(Role.EXEMPLAR)
-        pool = reserved if len(reserved) else facts
-    return draw_exemplars(pool, {fact.relation for fact in facts}, config)
 
 
 def _rows(

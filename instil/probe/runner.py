@@ -20,6 +20,7 @@ from torch import Tensor
 
 from instil.model import LanguageModel
 from instil.probe.attention import Held, KeyValue, Plan, Prefix, Segment, attending
+from instil.probe.memory import is_out_of_memory
 from instil.probe.rows import ROOT, Ids, Row, Tree
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ PREFIX_BYTES = 256 << 20
 """Memory that the keys and values of prefixes may take; the least recently used go first."""
 
 
-STEP = 32
+ROUND_TO = 32
 """A packed row is filled up to a multiple of so many tokens: a matrix product of a new shape costs a compilation."""
 
 
@@ -185,7 +186,7 @@ class SharedRunner:
     def forward(self, plan: Plan | Held, tokens: Sequence[int], positions: Tensor, places: Tensor) -> Tensor:
         """One pass over packed tokens; logits at `places`, shape (S, V)."""
         model: Any = self._lm.model
-        filler = -len(tokens) % STEP
+        filler = -len(tokens) % ROUND_TO
         ids = torch.tensor([[*tokens, *[tokens[0]] * filler]], device=self._lm.device)
         positions = torch.nn.functional.pad(positions, (0, filler))
         with torch.no_grad(), attending(model, plan):
@@ -378,6 +379,13 @@ AGREES_LOW = 0.15
 """The same in 16-bit precision, where both are rounded."""
 
 
+def _tried(runner: Runner, row: Row) -> Tensor:
+    """Logits of the row's places, and behind one more token, which is computed from what was kept."""
+    scored = runner.score([row])
+    behind = scored.resume([(0, ())], room=1).step([row.question[-1]])
+    return torch.cat([scored.logits, behind]).float()
+
+
 def choose_runner(lm: LanguageModel, row: Row) -> Runner:
     """The fast runner, if on this row it gives what the plain one gives; else the plain one, with a warning.
 
@@ -385,10 +393,12 @@ def choose_runner(lm: LanguageModel, row: Row) -> Runner:
     a given architecture does cannot be seen from outside, so it is tried.
     """
     shared, plain = SharedRunner(lm), PlainRunner(lm)
-    expected = plain.score([row]).logits.float()
+    expected = _tried(plain, row)
     try:
-        difference = float((shared.score([row]).logits.float() - expected).abs().max() / expected.std())
+        difference = float((_tried(shared, row) - expected).abs().max() / expected.std())
     except Exception as fault:  # An unknown architecture can fail in any way; a plain pass has just worked.
+        if is_out_of_memory(fault):
+            raise
         reason = f"{type(fault).__name__}: {fault}"
     else:
         if difference <= AGREES.get(lm.dtype, AGREES_LOW):

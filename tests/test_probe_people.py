@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instil.cli import main
-from instil.cli.showing import guess_line, known_line, relation_table, shown_warnings
+from instil.cli.showing import guess_line, known_line, relation_table, show_mastery, shown_warnings
 from instil.cli.terminal import Terminal
 from instil.errors import InputError
 from instil.facts import Fact, FactSet
@@ -31,7 +31,8 @@ from instil.probe import (
     draw_exemplars,
     exemplar_sets,
 )
-from instil.probe.tally import tallies
+from instil.probe.figures import Figures
+from instil.probe.tally import Tally, tallies, tallies_in
 from tests.probing import taught_lm
 
 HIGH, MAYBE, WEAK, UNKNOWN = Category
@@ -122,6 +123,63 @@ def test_tallies_add_up_as_the_naive_way_does() -> None:
         own = [row for row in mastery if one is total or (row.relation or "") == one.relation]
         assert one.to_dict()["p_sampled"] == pytest.approx(sum(row.p_sampled for row in own) / len(own))
         assert one.to_dict()["known"] == pytest.approx(sum(row.known for row in own) / len(own))
+
+
+ROWS = st.tuples(
+    st.sampled_from(["r", "s", None]), st.sampled_from(Category), st.none() | st.floats(0, 1), st.floats(0, 1)
+)
+
+
+@given(st.lists(ROWS, min_size=1, max_size=40))
+def test_a_summary_has_all_that_the_rows_add_up_to(values: list[tuple[Any, ...]]) -> None:
+    rows = [_row(str(n), kind, prior, p, relation=name) for n, (name, kind, prior, p) in enumerate(values)]
+    total, parts = tallies(rows)
+    written = json.loads(json.dumps({"by_relation": {one.relation: one.to_summary() for one in parts}}))
+    read = tallies_in(written)
+    assert read is not None
+    for one, again in zip([total, *parts], [read[0], *read[1]], strict=True):
+        assert (again.relation, again.counts, again.guesses) == (one.relation, one.counts, one.guesses)
+        assert (again.known, again.known_guesses) == (one.known, one.known_guesses)
+        assert again.to_dict() == {
+            name: pytest.approx(value) if isinstance(value, float) else value for name, value in one.to_dict().items()
+        }
+
+
+def _summary(mastery: MasteryMap, by_relation: dict[str, Any]) -> dict[str, Any]:
+    known = {"value": 0.5, "low": 0.4, "high": 0.6}
+    return {"config": {"samples": 16}, "headline": {"known": known}, "by_relation": by_relation}
+
+
+def test_the_map_is_not_read_for_a_table_that_the_summary_has(tmp_path: Path) -> None:
+    """And is for one of an earlier version, which has counts alone; both show the same."""
+    mastery = _relations({"small": 3, "large": 17, None: 5})
+    entries = {one.relation: one.to_summary() for one in tallies(mastery)[1]}
+    counts = {name: {str(kind): entry[kind] for kind in Category} for name, entry in entries.items()}
+
+    def shown(rows: MasteryMap, by_relation: dict[str, Any]) -> str:
+        terminal = Terminal(out=io.StringIO())
+        show_mastery(terminal, rows, _summary(mastery, by_relation), tmp_path)
+        return terminal.out.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+    unread = MasteryMap([])
+    assert shown(unread, entries) == shown(mastery, entries) == shown(mastery, counts)
+    assert "large" in shown(unread, entries) and "could be guessed" in shown(unread, entries)
+    assert tallies_in({"by_relation": counts}) is None
+
+
+@pytest.mark.parametrize(("samples", "guesses"), [(16, 1), (1, 0)])
+def test_guesses_of_a_summary_are_by_the_samples_of_its_probe(samples: int, guesses: int) -> None:
+    figures = Figures(1, samples)
+    figures.add(MasteryMap([_row("f", WEAK, 0.005, 0.05)]).to_table(), [Fact("f", "Q?", ("A",), relation="r")])
+    assert figures.by_relation()["r"]["guesses"][str(WEAK)] == guesses
+
+
+def test_relations_without_priors_have_no_guesses_in_a_summary() -> None:
+    _, (one,) = tallies([_row("a", HIGH, None), _row("b", UNKNOWN, None)])
+    entry = one.to_summary()
+    assert entry["guesses"] is entry["known_without_guesses"] is entry["p_prior"] is None
+    assert entry["with_prior"] == 0 and entry["known"] == 0.5
+    assert Tally.of_summary("r", entry) == one
 
 
 def test_a_data_frame_by_relation() -> None:
@@ -262,6 +320,9 @@ def test_the_command_shows_the_map_its_guesses_and_few_warnings(
     out, err = capsys.readouterr()
     assert "could be guessed without the subject" in out
     assert out.count("born") + out.count("job") == 16
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    _, parts = tallies(MasteryMap.load(tmp_path / "out" / "mastery.parquet"))
+    assert found["by_relation"] == {one.relation: one.to_summary() for one in parts}
     notes = [line for line in err.splitlines() if line.startswith("note:")]
     assert len(notes) == 6
     assert notes[-1] == f"note: and 12 more, in {tmp_path / 'out' / 'summary.json'}"

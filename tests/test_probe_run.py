@@ -106,6 +106,9 @@ def test_resume_after_an_abort_gives_the_same_rows(
         lm, facts, config=config, out=tmp_path / "cut", resume=True, progress=lambda done, _: seen.append(done)
     )
     assert again == whole
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "cut")]
+    for figures in ("counts", "by_relation", "headline"):
+        assert summaries[0][figures] == summaries[1][figures]
     assert seen[0] == 10, "what was there before is no progress"
     assert seen == sorted(set(seen))
     assert seen[-1] == 16
@@ -412,10 +415,18 @@ def test_figures_by_parts_are_those_of_all_rows(
         name: pytest.approx(share(values, clusters).to_dict(), abs=1e-9) for name, values in naive.items()
     }
     assert found["counts"] == {str(category): count for category, count in rows.counts().items()}
-    assert found["by_relation"] == {
-        relation: {str(category): count for category, count in counts.items()}
-        for relation, counts in rows.by_relation().items()
-    }
+    guessed = rows.guesses(samples=config.samples)
+    for relation, counts in rows.by_relation().items():
+        entry, own = found["by_relation"][relation], [row for row in rows if row.relation == relation]
+        assert entry["facts"] == entry["with_prior"] == len(own)
+        assert {category: entry[category] for category in counts} == counts
+        assert entry["known"] == sum(row.known for row in own) / len(own)
+        assert entry["known_without_guesses"] == sum(row.known and row.fact_id not in guessed for row in own) / len(own)
+        assert entry["guesses"] == {
+            category: sum(row.category is category and row.fact_id in guessed for row in own) for category in counts
+        }
+        assert entry["p_sampled"] == pytest.approx(sum(row.p_sampled for row in own) / len(own), abs=1e-12)
+    assert list(found["by_relation"]) == list(rows.by_relation())
     assert found["data"]["subjects"] == 8
     assert found["cost"]["peak_memory_mb"] > 10
 

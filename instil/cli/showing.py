@@ -84,9 +84,10 @@ def show_plan(terminal: Terminal, plan: Estimate) -> None:
 
 def show_mastery(terminal: Terminal, mastery: MasteryMap, summary: Mapping[str, Any], out: Path) -> None:
     """The mastery map by relation, how much of it a guess explains, and where the whole of it is."""
-    from instil.probe.tally import tallies
+    from instil.probe.tally import tallies, tallies_in
 
-    total, parts = tallies(mastery, samples=summary["config"]["samples"])
+    # A finished probe that is shown again may be of an earlier version, whose summary has counts alone.
+    total, parts = tallies_in(summary) or tallies(mastery, samples=summary["config"]["samples"])
     terminal.show(relation_table(total, parts))
     if len(parts) > RELATIONS:
         terminal.show(f"and {len(parts) - RELATIONS:,} more relations, in {out / 'summary.json'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instil.probe.categories import Category
+from instil.probe.config import PROTOCOL
+from instil.probe.guessing import LIKELY
 from instil.probe.intervals import share_of
+from instil.probe.mastery_rows import row_of
+from instil.probe.tally import Tally, tally
 from instil.version import __version__
 
 if TYPE_CHECKING:
@@ -26,16 +29,21 @@ _CATEGORIES = tuple(Category)
 class Figures:
     """Counts and headline figures of rows that are added a table at a time.
 
-    A fact takes 38 bytes here, and each subject an entry in a dictionary (about 100 bytes).
+    A fact takes 38 bytes here, each subject an entry in a dictionary (about 100 bytes), each relation a tally.
+
+    Args:
+        count: facts that will be added.
+        samples: samples a prompt of the probe's protocol, which the rule of guesses rests on.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, samples: int = PROTOCOL.samples) -> None:
         self._numbers = {name: np.empty(count) for name in _NUMBERS}
         self._gold = np.empty(count, dtype=bool)
         self._category = np.empty(count, dtype=np.int8)
         self._cluster = np.empty(count, dtype=np.int32)
         self._clusters: dict[str, int] = {}
-        self._relations: Counter[tuple[str, str]] = Counter()
+        self._relations: dict[str, Tally] = {}
+        self._samples = samples
         self._done = 0
 
     def add(self, table: pyarrow.Table, facts: Iterable[Fact]) -> None:
@@ -47,7 +55,7 @@ class Figures:
         names = table["category"].to_pylist()
         self._category[span] = [_CATEGORIES.index(Category(name)) for name in names]
         self._cluster[span] = [self._clusters.setdefault(fact.cluster, len(self._clusters)) for fact in facts]
-        self._relations.update(zip((name or "" for name in table["relation"].to_pylist()), names, strict=True))
+        tally(map(row_of, table.to_pylist()), self._relations, LIKELY, self._samples)
         self._done = span.stop
 
     @property
@@ -58,11 +66,9 @@ class Figures:
         found = np.bincount(self._category, minlength=len(_CATEGORIES)).tolist()
         return dict(zip(map(str, _CATEGORIES), found, strict=True))
 
-    def by_relation(self) -> dict[str, dict[str, int]]:
-        return {
-            relation: {str(category): self._relations[relation, category] for category in _CATEGORIES}
-            for relation in sorted({relation for relation, _ in self._relations})
-        }
+    def by_relation(self) -> dict[str, dict[str, Any]]:
+        """Counts, shares and means of each relation, as `instil.probe.tally` adds them up; "" for none."""
+        return {relation: self._relations[relation].to_summary() for relation in sorted(self._relations)}
 
     def headline(self) -> dict[str, dict[str, float]]:
         """Every headline figure with its 95 % interval, facts clustered by subject."""

@@ -237,7 +237,7 @@ class _Run:
         return questions_of(self.facts[start : start + BLOCK])
 
     def _finish(self, started: datetime, seconds: float, computed: int) -> None:
-        figures = Figures(len(self.facts))
+        figures = Figures(len(self.facts), self.config.samples)
         batches = {**self._shards.batches(), "halved": [one.to_dict() for one in self._shards.halvings()]}
         self._shards.join(
             len(self.facts),

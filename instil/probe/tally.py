@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ ALL = "all"
 """What tables call the line of all relations together."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Tally:
     """Sums over the facts of one relation, or of all.
 
@@ -79,18 +79,63 @@ class Tally:
             "gold_in_prompt": mean(self.gold_in_prompt, self.facts),
         }
 
+    def to_summary(self) -> dict[str, Any]:
+        """The entry of this relation in `summary.json`: as `to_dict`, but `guesses` by category, and `with_prior`."""
+        row = self.to_dict()
+        del row["relation"]
+        guesses = {str(category): count for category, count in self.guesses.items()} if self.with_prior else None
+        return row | {"guesses": guesses, "with_prior": self.with_prior}
+
+    @staticmethod
+    def of_summary(relation: str, entry: Mapping[str, Any]) -> Tally:
+        """What `to_summary` gave; the sums of probabilities up to rounding."""
+        facts, guesses = entry["facts"], entry["guesses"] or {}
+        known = round(entry["known"] * facts)
+        kept = entry["known_without_guesses"]
+        return Tally(
+            relation,
+            facts,
+            {category: entry[category] for category in Category},
+            {category: guesses.get(category, 0) for category in Category},
+            known,
+            known_guesses=0 if kept is None else known - round(kept * facts),
+            with_prior=entry["with_prior"],
+            p_greedy=entry["p_greedy"] * facts,
+            p_sampled=entry["p_sampled"] * facts,
+            p_any=entry["p_any"] * facts,
+            p_prior=(entry["p_prior"] or 0.0) * entry["with_prior"],
+            gold_in_prompt=round(entry["gold_in_prompt"] * facts),
+        )
+
 
 def tallies(
     rows: Iterable[Mastery], threshold: float = LIKELY, samples: int = PROTOCOL.samples
 ) -> tuple[Tally, list[Tally]]:
     """The tally of all facts, and one for each relation: the largest first, by name among equals."""
     found: dict[str, Tally] = {}
+    tally(rows, found, threshold, samples)
+    return _ordered(found.values())
+
+
+def tally(rows: Iterable[Mastery], into: dict[str, Tally], threshold: float, samples: int) -> None:
+    """Add rows to the tallies of their relations."""
     for row in rows:
         name = row.relation or ""
-        if name not in found:
-            found[name] = Tally(name)
-        found[name].add(row, could_be_guessed(row, threshold, samples))
-    ordered = sorted(found.values(), key=lambda one: (-one.facts, one.relation))
+        if name not in into:
+            into[name] = Tally(name)
+        into[name].add(row, could_be_guessed(row, threshold, samples))
+
+
+def tallies_in(summary: Mapping[str, Any]) -> tuple[Tally, list[Tally]] | None:
+    """What `tallies` gives of the map beside a `summary.json`; None where that has nothing but counts by relation."""
+    entries: Mapping[str, Mapping[str, Any]] = summary["by_relation"]
+    if not all("facts" in entry for entry in entries.values()):
+        return None
+    return _ordered(Tally.of_summary(relation, entry) for relation, entry in entries.items())
+
+
+def _ordered(parts: Iterable[Tally]) -> tuple[Tally, list[Tally]]:
+    ordered = sorted(parts, key=lambda one: (-one.facts, one.relation))
     return _total(ordered), ordered
 
 

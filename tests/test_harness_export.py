@@ -20,7 +20,7 @@ from instil.cli import main
 from instil.errors import InputError
 from instil.facts import Fact, FactSet
 from instil.files import fingerprint_file
-from instil.model import LanguageModel, save
+from instil.model import LanguageModel, load, save
 from instil.probe import ProbeConfig, probe
 from instil.probe.harness import OTHER_LIMIT, OTHER_TOKENS, export, harness_ids, scoring_source, task_name
 from tests.models import tiny_model
@@ -232,6 +232,25 @@ def test_the_command_writes_the_task_and_counts(tmp_path: Path, capsys: pytest.C
     assert main([*words, "--out", str(tmp_path / "task"), *small]) == 2
     assert main([*words, "--out", str(tmp_path / "other"), "--to", "abacus"]) == 2
     assert "abacus" in capsys.readouterr().err
+
+
+def test_the_command_needs_no_weights(tmp_path: Path) -> None:
+    model, tokenizer = tiny_model("llama")
+    model.generation_config.eos_token_id = [1, tokenizer.bos_token_id]
+    save(LanguageModel.of(model, tokenizer), tmp_path / "model")
+    facts = people_facts()
+    facts.write(tmp_path / "people.jsonl")
+    export(load(tmp_path / "model"), facts, config=CONFIG, out=tmp_path / "whole", name="people")
+    for path in (tmp_path / "model").glob("*.safetensors"):
+        path.unlink()
+    words = ["facts", "export", str(tmp_path / "people.jsonl"), "--model", str(tmp_path / "model")]
+    settings = ["exemplar_sets=3", "shots=2", "max_answer_tokens=12", "prior=false"]
+    sets = [word for one in settings for word in ("--set", one)]
+    assert main([*words, *sets, "--out", str(tmp_path / "task")]) == 0
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert names == {path.name for path in (tmp_path / "task").iterdir()}
+    for name in names:
+        assert (tmp_path / "task" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])

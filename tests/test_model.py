@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import instil.model.loading as loading
 from instil.errors import InputError
-from instil.model import LanguageModel, load, save
+from instil.model import LanguageModel, load, outline, save
 from tests.models import FAMILIES, tiny_model
 
 IDS = torch.tensor([[0, 51, 28, 33, 201, 400, 7]])
@@ -108,6 +108,56 @@ def test_the_fingerprint_follows_weights_config_tokenizer_and_style(folder: Path
     lm = load(folder, device="cpu")
     lm.tokenizer.chat_template = "{{ messages }}"
     assert lm.fingerprint != before
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("named", [True, False])
+def test_an_outline_asks_as_the_model_does_and_reads_no_weights(family: str, named: bool, tmp_path: Path) -> None:
+    """Whether the generation config names end tokens of its own or is not there."""
+    model, tokenizer = tiny_model(family, chat=True)
+    model.generation_config.eos_token_id = [1, 7]
+    save(LanguageModel.of(model, tokenizer), tmp_path / "m")
+    if not named:
+        (tmp_path / "m" / "generation_config.json").unlink()
+    lm = load(tmp_path / "m", device="cpu")
+    for path in (tmp_path / "m").glob("*.safetensors"):
+        path.unlink()
+    same = outline(tmp_path / "m")
+    assert all(parameter.is_meta for parameter in same.model.parameters())
+    assert (same.name, same.source, same.style) == (lm.name, lm.source, lm.style)
+    assert (same.context_window, same.parameters) == (lm.context_window, lm.parameters)
+    assert same.prompts.end_ids == lm.prompts.end_ids
+    assert (7 in same.prompts.end_ids) is named
+    assert same.model.generation_config.eos_token_id == lm.model.generation_config.eos_token_id
+    assert same.prompts.prefix_ids([("Who?", "Ada")]) == lm.prompts.prefix_ids([("Who?", "Ada")])
+    assert outline(tmp_path / "m", style="base").style == "base"
+    assert "{{ bos_token }}" in str(outline(tmp_path / "m", chat_template="{{ bos_token }}").tokenizer.chat_template)
+
+
+def test_an_outline_answers_nothing_and_has_no_fingerprint(copy: Path) -> None:
+    lm = outline(copy)
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        print(lm.fingerprint)
+    with torch.no_grad(), pytest.raises((RuntimeError, NotImplementedError)):
+        lm.model(IDS).logits.tolist()
+
+
+def test_an_outline_of_what_is_no_model_is_refused(copy: Path, tmp_path: Path) -> None:
+    for path, words in ((tmp_path / "absent", "no such model folder"), (copy / "config.json", "not a model folder")):
+        with pytest.raises(InputError, match=words):
+            outline(path)
+    with pytest.raises(InputError, match="style"):
+        outline(copy, style="odd")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"vocab_size": 5}))
+    with pytest.raises(InputError, match="more tokens than the model"):
+        outline(copy)
+    (copy / "config.json").write_text(json.dumps(config | {"hidden_act": "none such"}))
+    with pytest.raises(InputError, match="cannot be built"):
+        outline(copy)
+    (copy / "config.json").unlink()
+    with pytest.raises(InputError, match=r"no config\.json"):
+        outline(copy)
 
 
 def refusal(path: Path | str, **options: object) -> str:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from instil.model.language import LanguageModel
-    from instil.model.loading import EMBEDDED, load, save
+    from instil.model.loading import EMBEDDED, load, outline, save
     from instil.model.prompts import Prompts, PromptStyle
 
-__all__ = ["EMBEDDED", "LanguageModel", "PromptStyle", "Prompts", "load", "save"]
+__all__ = ["EMBEDDED", "LanguageModel", "PromptStyle", "Prompts", "load", "outline", "save"]
 
 _HOMES = {
     "LanguageModel": "instil.model.language",
     "EMBEDDED": "instil.model.loading",
     "load": "instil.model.loading",
+    "outline": "instil.model.loading",
     "save": "instil.model.loading",
     "PromptStyle": "instil.model.prompts",
     "Prompts": "instil.model.prompts",

@@ -7,8 +7,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ def load(
     import torch
     from transformers import AutoModelForCausalLM
 
-    place = _place(spec)
+    place = _place(spec, _with_weights)
     config = _config(place, remote_code)
     where = _device(device)
     precision = _dtype(dtype, where, place, config)
@@ -76,17 +76,51 @@ def load(
     if missing := sorted(loaded["missing_keys"]):
         # Transformers fills what is missing with random numbers and goes on.
         raise InputError("weights are missing from the checkpoint", file=str(place), found=", ".join(missing[:3]))
+    return _whole(model.to(where), tokenizer, spec, style)
+
+
+def outline(
+    spec: str | Path, *, remote_code: bool = False, chat_template: str | None = None, style: str = "auto"
+) -> LanguageModel:
+    """The model that `load` gives, without its weights: its prompts, end tokens and context window are the same.
+
+    No weights are read or downloaded, or need be there. What needs them fails: they are on torch's "meta" device.
+
+    Args:
+        spec: as for `load`; likewise `remote_code`, `chat_template` and `style`.
+
+    Raises:
+        InputError: the folder is missing or no model's; the tokenizer has no end token or more tokens than the model;
+            an option does not exist.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    place = _place(spec, _with_config)
+    config = _config(place, remote_code)
+    tokenizer = _tokenizer(place, remote_code, chat_template)
+    from_config: Any = AutoModelForCausalLM.from_config
+    try:
+        with torch.device("meta"):
+            model = from_config(config, trust_remote_code=remote_code)
+    except Exception as fault:  # As in `load`.
+        raise InputError(f"the model cannot be built: {_first_line(fault)}", file=str(place)) from fault
+    with suppress(OSError):  # Where there is none, it follows from the config, as in `from_pretrained`.
+        model.generation_config = GenerationConfig.from_pretrained(place)
+    return _whole(model, tokenizer, spec, style)
+
+
+def _whole(model: Any, tokenizer: PreTrainedTokenizerBase, spec: str | Path, style: str) -> LanguageModel:
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise InputError(
             "the tokenizer has more tokens than the model",
-            file=str(place),
+            file=str(spec),
             found=str(len(tokenizer)),
             expected=str(rows),
         )
     name = str(spec) if not Path(spec).exists() else Path(spec).resolve().name
-    chosen = PromptStyle.choose(style, tokenizer)
-    return LanguageModel(model.to(where).eval(), tokenizer, name, str(spec), chosen)
+    return LanguageModel(model.eval(), tokenizer, name, str(spec), PromptStyle.choose(style, tokenizer))
 
 
 def save(lm: LanguageModel, folder: str | Path, dtype: str | torch.dtype | None = None) -> Path:
@@ -141,30 +175,36 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _place(spec: str | Path) -> str | Path:
+def _place(spec: str | Path, checked: Callable[[Path], Path]) -> str | Path:
     """The folder or hub id that `spec` means.
 
     Raises:
-        InputError: a folder that is missing or has no safe weights.
+        InputError: a folder that is missing, or that `checked` refuses.
     """
     if spec == "embedded":
-        return _checked_folder(EMBEDDED)
+        return checked(EMBEDDED)
     path = Path(spec).expanduser()
     if path.exists():
-        return _checked_folder(path)
+        return checked(path)
     if isinstance(spec, Path) or not _HUB_ID.fullmatch(spec):
         raise InputError("no such model folder", file=str(spec))
     return spec
 
 
-def _checked_folder(folder: Path) -> Path:
+def _with_config(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise InputError("not a model folder", file=str(folder), expected="a folder with config.json")
+    if not (folder / "config.json").exists():
+        raise InputError("the model folder has no config.json", file=str(folder))
+    return folder
+
+
+def _with_weights(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError("not a model folder", file=str(folder), expected="a folder with config.json and safetensors")
     names = sorted(path.name for path in folder.iterdir())
     if any(name.endswith(".safetensors") and not name.startswith("adapter") for name in names):
-        if "config.json" not in names:
-            raise InputError("the model folder has no config.json", file=str(folder))
-        return folder
+        return _with_config(folder)
     if "adapter_config.json" in names:
         raise InputError("the folder holds an adapter without its model; merge it first", file=str(folder))
     pickles = [

@@ -98,7 +98,8 @@ def export(
     """Write a task folder for `lm_eval --include_path`.
 
     Args:
-        lm: whose tokenizer, prompt style, end tokens and context window the task is made for.
+        lm: whose tokenizer, prompt style, end tokens and context window the task is made for; `instil.model.outline`
+            will do, since no weights are used.
         exemplars: as `probe` takes them; the same give the same prompts.
         config: `exemplar_sets`, `shots`, `max_answer_tokens` and `seed` count; what concerns sampling does not.
         out: a new or empty folder for the task's YAML, `docs.jsonl`, `utils.py`, `README.md` and `export.json`.

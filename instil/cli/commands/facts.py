@@ -23,7 +23,6 @@ from instil.cli.options import (
     checked,
     settings,
 )
-from instil.cli.reading import read_model
 from instil.cli.showing import shown_warnings
 from instil.cli.terminal import Terminal
 from instil.errors import InputError
@@ -103,6 +102,7 @@ def export(
     """
     from instil.cli.commands.probe import probe_settings
     from instil.facts import FactSet
+    from instil.model import outline
     from instil.probe import ProbeConfig
     from instil.probe.harness import export as write
 
@@ -112,7 +112,9 @@ def export(
     chosen = checked(ProbeConfig, probe_settings(terminal.seed, None, settings(config, overrides)))
     asked = FactSet.read(facts, layout=layout, templates=templates, skip_invalid=skip_invalid)
     worked = None if exemplars is None else FactSet.read(exemplars)
-    lm = read_model(terminal, model, chat_template, device="cpu", style=style, remote_code=remote_code)
+    template = None if chat_template is None else str(chat_template)
+    lm = outline(model, chat_template=template, style=style, remote_code=remote_code)
+    terminal.note(f"{lm.name}: asked in {lm.style} style")
     with terminal.progress() as progress:
         done = write(
             lm,

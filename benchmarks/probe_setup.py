@@ -27,11 +27,12 @@ from instil.worlds.pretrain import PretrainConfig
 from instil.worlds.stream import train_tokenizer
 
 TOKENIZER_CHARACTERS = 4_000_000
+BASE = Path(__file__).parents[1] / "studies" / "bases" / "entityquestions"
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a Llama with tied embeddings, random weights and heads of 64."""
+    """Of a Llama with tied embeddings and heads of 64."""
 
     hidden: int
     layers: int
@@ -40,9 +41,10 @@ class Size:
 
 
 SIZES = {
-    "60m": Size(hidden=640, layers=10, intermediate=1728, vocabulary=16_384),
+    "60m": Size(hidden=640, layers=12, intermediate=1728, vocabulary=8000),
     "tiny": Size(hidden=64, layers=2, intermediate=128, vocabulary=2048),
 }
+"""The first is a trained base, widened; the second has random weights."""
 
 
 def load_model(name: str, dtype: str, work: Path) -> LanguageModel:
@@ -51,18 +53,39 @@ def load_model(name: str, dtype: str, work: Path) -> LanguageModel:
         return instil.load(name, dtype=dtype)
     folder = work / name
     if not (folder / "config.json").exists():
-        build(SIZES[name], folder)
+        (build if name == "tiny" else widened)(SIZES[name], folder)
     return instil.load(folder, dtype=dtype)
 
 
-def build(size: Size, folder: Path) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
+def widened(size: Size, folder: Path) -> None:
+    """The EntityQuestions base with zeros around its weights: it answers as the base does, at the cost of its size.
 
-    made = PretrainConfig(vocab_size=size.vocabulary, tokenizer_characters=TOKENIZER_CHARACTERS)
-    tokenizer = train_tokenizer(texts(), made)
+    A model of random weights never stops answering, so that all would be compared on nonsense of full length.
+    """
+    from transformers import LlamaForCausalLM
+
+    base = instil.load(BASE, dtype="float32", device="cpu")
+    narrow = base.model.config
+    share = narrow.hidden_size / size.hidden
     torch.manual_seed(0)
-    config = LlamaConfig(
-        # What the text is too short to fill stays unused, so that the matrices have the size that is stated.
+    model = LlamaForCausalLM(llama(size, base.tokenizer, rms_norm_eps=narrow.rms_norm_eps * share)).eval()
+    weights = dict(base.model.state_dict())
+    with torch.no_grad():
+        for name, wide in model.state_dict().items():
+            # What is written to the stream is zero beyond the base; queries, keys and gates there may be anything.
+            if name.endswith(("embed_tokens.weight", "lm_head.weight", "o_proj.weight", "down_proj.weight")):
+                wide.zero_()
+            if name in weights:
+                part = weights[name]
+                # A norm takes the mean over more places than have a value.
+                wide[tuple(slice(length) for length in part.shape)] = part * (share**0.5 if part.dim() == 1 else 1.0)
+    save(LanguageModel.of(model, base.tokenizer), folder, torch.bfloat16)
+
+
+def llama(size: Size, tokenizer: Any, **rest: Any) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
         vocab_size=size.vocabulary,
         hidden_size=size.hidden,
         intermediate_size=size.intermediate,
@@ -73,8 +96,18 @@ def build(size: Size, folder: Path) -> None:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **rest,
     )
-    save(LanguageModel.of(LlamaForCausalLM(config), tokenizer), folder, torch.bfloat16)
+
+
+def build(size: Size, folder: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    made = PretrainConfig(vocab_size=size.vocabulary, tokenizer_characters=TOKENIZER_CHARACTERS)
+    tokenizer = train_tokenizer(texts(), made)
+    torch.manual_seed(0)
+    # What the text is too short to fill stays unused, so that the matrices have the size that is stated.
+    save(LanguageModel.of(LlamaForCausalLM(llama(size, tokenizer)), tokenizer), folder, torch.bfloat16)
 
 
 def texts() -> Iterator[str]:

@@ -76,9 +76,9 @@ def test_tokens_that_must_be_computed_are_those_of_distinct_prefixes_and_of_ever
 def test_operations_are_at_most_what_the_meter_sees_us_compute(family: str) -> None:
     found = requests(small_lm(family))
     spent = counted(WITHOUT_DECODING, found)["operations"]
-    # The meter also sees padded attention and the check of the runner, which is one row of twelve, computed twice.
+    # The meter also sees padded attention and the check of the runner: one row of twelve, computed five times over.
     assert found.flops <= spent * 1.001
-    assert spent < 1.6 * found.flops
+    assert spent < 1.8 * found.flops
 
 
 def test_pairs_are_counted_as_a_mask_would_show_them() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
+from instil.model.freed import keep_freed_memory
 from instil.model.language import LanguageModel
 from instil.model.prompts import PromptStyle
 
@@ -76,6 +77,8 @@ def load(
     if missing := sorted(loaded["missing_keys"]):
         # Transformers fills what is missing with random numbers and goes on.
         raise InputError("weights are missing from the checkpoint", file=str(place), found=", ".join(missing[:3]))
+    if where.type == "cpu":
+        keep_freed_memory()
     return _whole(model.to(where), tokenizer, spec, style)
 
 

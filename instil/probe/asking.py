@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,9 +14,9 @@ from instil.probe.categories import any_of, categorise
 from instil.probe.config import PROTOCOL, ProbeConfig
 from instil.probe.exact import ExactEngine, Outcome
 from instil.probe.memory import Limits, is_out_of_memory, release
-from instil.probe.preparing import Prepared, Preparer, prior_rows
+from instil.probe.preparing import Prepared, Preparer, PriorRow, prior_rows
 from instil.probe.questions import Asked, Question
-from instil.probe.rows import Row
+from instil.probe.rows import Ids, Row, Tree
 from instil.probe.runner import Runner, choose_runner
 from instil.probe.sampled import SampledEngine
 
@@ -32,6 +31,12 @@ BLOCK = 1024
 
 LOGITS = 1 << 25
 """Logits that one batch may give."""
+
+GUESSED = 32
+"""Tokens of wrong answers, decoded behind other prefixes, from which on no more are followed behind the next one."""
+
+Place = tuple[int, int]
+"""A question of a block, and which of its exemplar sets."""
 
 Halved = Callable[[Limits, str], None]
 """Is told what a batch may hold from now on, and what the machine said."""
@@ -201,7 +206,6 @@ def _no_memory(tokens: int) -> RunFailed:
     )
 
 
-@dataclass
 class _Block:
     """One attempt at one block.
 
@@ -209,47 +213,85 @@ class _Block:
         batch: the rows that are computed at the moment.
     """
 
-    lm: LanguageModel
-    runner: Runner
-    block: Sequence[Prepared]
-    config: ProbeConfig
-    limits: Limits
-    progress: Callable[[float], None]
-    batch: Sequence[Row] = ()
+    def __init__(
+        self,
+        lm: LanguageModel,
+        runner: Runner,
+        block: Sequence[Prepared],
+        config: ProbeConfig,
+        limits: Limits,
+        progress: Callable[[float], None],
+    ) -> None:
+        self._lm, self._runner, self._block, self._config = lm, runner, block, config
+        self._limits, self._progress = limits, progress
+        self._exact = ExactEngine(lm, runner, config)
+        self._engine = self._exact if config.engine == "exact" else SampledEngine(lm, runner, config)
+        self._jobs = sum(len(one.prefixes) for one in block)
+        # By place and not by id, so that two questions with one id cannot take each other's.
+        self._outcomes: dict[Place, Outcome] = {}
+        self._priors: dict[int, list[float]] = {}
+        self._trees = [one.answers.tree for one in block]
+        self.batch: Sequence[Row] = ()
 
     def answers(self) -> list[Asked]:
-        exact = ExactEngine(self.lm, self.runner, self.config)
-        outcomes, priors = self._outcomes(exact), self._priors(exact)
-        found, start = [], 0
-        for index, one in enumerate(self.block):
-            own = [outcomes[start + number] for number in range(len(one.prefixes))]
-            start += len(own)
-            found.append(_asked(one, own, priors.get(index), self.config))
-        return found
+        without_subject: dict[Ids, list[PriorRow]] = {}
+        for prior in prior_rows(self._block):
+            without_subject.setdefault(prior.row.prefix, []).append(prior)
+        for places in self._waves():
+            prefixes = list(dict.fromkeys(self._block[index].prefixes[number] for index, number in places))
+            self._runner.expect(prefixes, self._limits.tokens // 2)
+            self._ask(places)
+            self._ask_without_subject([prior for ids in prefixes for prior in without_subject.pop(ids, ())])
+        return [
+            _asked(
+                one,
+                [self._outcomes[index, number] for number in range(len(one.prefixes))],
+                self._priors.get(index),
+                self._config,
+            )
+            for index, one in enumerate(self._block)
+        ]
 
-    def _outcomes(self, exact: ExactEngine) -> dict[int, Outcome]:
-        """Kept by place and not by id, so that two questions with one id cannot take each other's."""
-        engine = exact if self.config.engine == "exact" else SampledEngine(self.lm, self.runner, self.config)
-        jobs = list(enumerate(job for one in self.block for job in one.jobs()))
-        outcomes: dict[int, Outcome] = {}
+    def _waves(self) -> Iterator[list[Place]]:
+        """Jobs that are computed together: those of as few exemplar sets as fill a batch.
+
+        A wrong answer that was decoded behind one prefix is often the one behind the next, and to follow it costs less
+        than to decode it again: what one wave decoded, the next ones follow.
+        """
+        sets = max(len(one.prefixes) for one in self._block)
+        one_set = sum(len(one.question_ids) + len(one.answers.tree) for one in self._block)
+        together = max(1, round(self._limits.tokens / one_set))
+        for start in range(0, sets, together):
+            yield [
+                (index, number)
+                for index, one in enumerate(self._block)
+                for number in range(start, min(start + together, len(one.prefixes)))
+            ]
+
+    def _ask(self, places: Sequence[Place]) -> None:
+        jobs = [(place, self._block[place[0]].job(place[1], self._trees[place[0]])) for place in places]
         for batch in self._batches(jobs, lambda item: item[1].row):
-            answers = engine.answer([job for _, job in batch])
-            outcomes.update(zip((number for number, _ in batch), answers, strict=True))
-            self.progress(len(outcomes) / len(jobs))
-        return outcomes
+            answers = self._engine.answer([job for _, job in batch])
+            for (place, _), outcome in zip(batch, answers, strict=True):
+                self._outcomes[place] = outcome
+                self._trees[place[0]] = self._grown(place[0], outcome.tokens)
+            self._progress(len(self._outcomes) / self._jobs)
 
-    def _priors(self, exact: ExactEngine) -> dict[int, list[float]]:
-        priors: dict[int, list[float]] = {}
-        for rows in self._batches(list(prior_rows(self.block)), lambda prior: prior.row):
-            found = exact.probabilities([prior.row for prior in rows], [prior.ends for prior in rows])
-            for prior, probabilities in zip(rows, found, strict=True):
-                for fact, probability in zip(prior.facts, probabilities, strict=True):
-                    priors.setdefault(fact, []).append(probability)
-        return priors
+    def _grown(self, index: int, answer: Ids) -> Tree:
+        tree = self._trees[index]
+        full = len(tree) - len(self._block[index].answers.tree) >= GUESSED
+        return tree if full or not self._config.decode else tree.grown(answer)
+
+    def _ask_without_subject(self, rows: Sequence[PriorRow]) -> None:
+        for batch in self._batches(rows, lambda prior: prior.row):
+            found = self._exact.probabilities([prior.row for prior in batch], [prior.ends for prior in batch])
+            for prior, probabilities in zip(batch, found, strict=True):
+                for index, probability in zip(prior.facts, probabilities, strict=True):
+                    self._priors.setdefault(index, []).append(probability)
 
     def _batches(self, items: Sequence[T], row_of: Callable[[T], Row]) -> Iterator[list[T]]:
-        width = _vocabulary(self.lm)
-        for batch in batches(items, row_of, self.limits.tokens, width, self.limits.logits):
+        width = _vocabulary(self._lm)
+        for batch in batches(items, row_of, self._limits.tokens, width, self._limits.logits):
             self.batch = [row_of(item) for item in batch]
             yield batch
 

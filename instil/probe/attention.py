@@ -285,28 +285,47 @@ def _attend(
     query = query_NHD.index_select(0, segment.pad_RT.reshape(-1)) * scale
     query_GRETD = query.view(rows, places, groups, heads // groups, width).permute(2, 0, 3, 1, 4).contiguous()
     by_row, flat = query_GRETD.view(groups, rows, -1, width), query_GRETD.view(groups, -1, width)
-    scores = torch.matmul(by_row, key_GRKD.transpose(-1, -2)).view(*shape, -1)
-    own_keys, before = scores.shape[-1], None
+    parts = [torch.matmul(by_row, key_GRKD.transpose(-1, -2)).view(*shape, -1)]
     if prefix is not None:
-        before = torch.matmul(flat, prefix[0].transpose(-1, -2)).view(*shape, -1)
+        parts.append(torch.matmul(flat, prefix[0].transpose(-1, -2)).view(*shape, -1))
     if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-        before = None if before is None else torch.tanh(before / softcap) * softcap
-    if before is None or mask_R1TX.shape[-1] == own_keys:
-        # Most masks hide own keys only; adding to all scores costs five times as much.
-        scores += mask_R1TX
-        scores = scores if before is None else torch.cat([before, scores], dim=-1)
-    else:
-        scores = torch.cat([before, scores], dim=-1).add_(mask_R1TX)
-    # A 16-bit softmax takes twice as long on a CPU, and is computed in float32 inside anyway.
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
-    length = weights.shape[-1] - own_keys
-    own_weights = weights[..., length:].reshape(groups, rows, shape[2] * places, -1)
-    out = torch.matmul(own_weights, value_GRKD).view(groups, -1, width)
+        parts = [torch.tanh(part / softcap) * softcap for part in parts]
+    own_keys = parts[0].shape[-1]
+    parts[0] += mask_R1TX[..., -own_keys:]
+    if mask_R1TX.shape[-1] > own_keys:
+        parts[1] += mask_R1TX[..., :-own_keys]
+    (weights, *before), total_GRET1 = _exponentials(parts)
+    out = torch.matmul(weights.view(groups, rows, -1, own_keys), value_GRKD).view(groups, -1, width)
     if prefix is not None:
-        out = torch.baddbmm(out, weights[..., :length].reshape(groups, -1, length), prefix[1])
-    out_RTHD = out.view(*shape, width).permute(1, 3, 0, 2, 4).reshape(rows * places, heads, width)
+        out = torch.baddbmm(out, before[0].view(groups, out.shape[1], -1), prefix[1])
+    out_GRETD = (out.view(*shape, width) / total_GRET1).to(query_NHD.dtype)
+    out_RTHD = out_GRETD.permute(1, 3, 0, 2, 4).reshape(rows * places, heads, width)
     return out_RTHD.index_select(0, segment.unpad_N)
+
+
+SAFE = (1e-12, 1e30)
+"""Between these a sum of unshifted exponentials has lost nothing: neither to overflow nor to underflow."""
+
+
+def _exponentials(parts: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """Softmax over the keys of all parts, in two steps: e to each score, and their sum over all keys in float32.
+
+    Softmax is the same whatever is subtracted from all scores of a query. On a CPU finding the greatest of them takes
+    longer than all the rest in 16-bit precision, so nothing is subtracted as long as the sums show that none is needed.
+    """
+    if parts[0].device.type == "cpu":
+        found = [part.exp() for part in parts]
+        total = _sum(found)
+        low, high = total.aminmax()
+        if SAFE[0] < float(low) and float(high) < SAFE[1]:
+            return found, total
+    greatest = torch.stack([part.amax(dim=-1, keepdim=True) for part in parts]).amax(dim=0)
+    found = [(part - greatest).exp() for part in parts]
+    return found, _sum(found)
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack([part.sum(dim=-1, keepdim=True, dtype=torch.float32) for part in parts]).sum(dim=0)
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)

@@ -69,11 +69,13 @@ class Outcome:
         p: probability that one sample is right (sampled engine: share of the samples).
         right: whether the greedy answer is right.
         text: the greedy answer.
+        tokens: the same, without its stop, as far as it was written out; the sampled engine does not say.
     """
 
     p: float
     right: bool
     text: str
+    tokens: Ids = ()
 
 
 @dataclass
@@ -82,7 +84,7 @@ class TreeScores:
 
     Attributes:
         greedy: the likeliest token at each place.
-        reach: log-probability that a sample passes each place.
+        reach: log-probability that a sample passes each place; -inf for guessed nodes, of which it is not asked.
         stop: log-probability that it stops there, having come there; -inf where it cannot come.
     """
 
@@ -103,8 +105,7 @@ def score_trees(scored: Scored, rows: Sequence[Row], sampling: Sampling, stop_id
     """
     device = scored.logits.device
     starts = numpy.cumsum([0, *(row.scored for row in rows)])
-    parents, children = _places(rows, starts)
-    tokens = numpy.fromiter((token for row in rows for token in row.tree.tokens), dtype=numpy.int64)
+    parents, children, tokens = _edges(rows, starts)
     order = numpy.argsort(parents, kind="stable")
     parents, children, tokens = parents[order], children[order], tokens[order]
     stops = torch.tensor(sorted(stop_ids), device=device)
@@ -128,12 +129,21 @@ def score_trees(scored: Scored, rows: Sequence[Row], sampling: Sampling, stop_id
     return [TreeScores(greedy[span], reached[span], stopped[span]) for span in spans]
 
 
-def _places(rows: Sequence[Row], starts: NDArray[numpy.int64]) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
-    """For each node of all trees, where its parent and where itself is scored."""
-    sizes = numpy.array([len(row.tree) for row in rows])
+def _edges(
+    rows: Sequence[Row], starts: NDArray[numpy.int64]
+) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64], NDArray[numpy.int64]]:
+    """For each node of all trees that is no guess, where its parent and where itself is scored, and its token."""
+    sizes = numpy.array([len(row.tree) - row.guessed for row in rows])
     first = numpy.repeat(starts[:-1] + 1, sizes)
-    parents = numpy.fromiter((parent for row in rows for parent in row.tree.parents), dtype=numpy.int64)
-    return first + parents, first + numpy.arange(len(first)) - numpy.repeat(numpy.cumsum(sizes) - sizes, sizes)
+    parents, tokens = (
+        numpy.fromiter(
+            (value for row, size in zip(rows, sizes, strict=True) for value in getattr(row.tree, name)[:size]),
+            dtype=numpy.int64,
+        )
+        for name in ("parents", "tokens")
+    )
+    places = first + numpy.arange(len(first)) - numpy.repeat(numpy.cumsum(sizes) - sizes, sizes)
+    return first + parents, places, tokens
 
 
 @dataclass
@@ -178,15 +188,16 @@ class ExactEngine:
         """
         node, tree = ROOT, job.row.tree
         tokens: list[int] = []
-        while True:
+        while len(tokens) < job.limit:
             token = scores.greedy[node + 1]
             if token in self._prompts.stop_ids:
                 return _Greedy(index, tree.path(node), tokens, stopped=True)
             tokens.append(token)
             child = tree.children.get((node, token))
             if child is None:
-                return _Greedy(index, tree.path(node), tokens)
+                break
             node = child
+        return _Greedy(index, tree.path(node), tokens)
 
     def _outcome(self, job: Job, scores: TreeScores, path: _Greedy) -> Outcome:
         text = self._prompts.answer_text(path.tokens) + ("" if self._decode or path.stopped else CUT)
@@ -195,6 +206,7 @@ class ExactEngine:
             p=scores.probability(job.ends),
             right=listed or (path.stopped and is_right(text, job.forms)),
             text=text,
+            tokens=tuple(path.tokens),
         )
 
 

@@ -45,9 +45,12 @@ class Prepared:
     gold: tuple[bool, ...]
 
     def jobs(self) -> Iterator[Job]:
-        for index, prefix in enumerate(self.prefixes):
-            row = Row(prefix, self.question_ids, self.answers.tree)
-            yield Job(row, self.answers.ends, self.forms, self.limit, f"{self.question.id}:{index}")
+        return (self.job(index, self.answers.tree) for index in range(len(self.prefixes)))
+
+    def job(self, index: int, tree: Tree) -> Job:
+        """Behind one of the prefixes, with the answers' tree as it is or grown by guesses."""
+        row = Row(self.prefixes[index], self.question_ids, tree, len(tree) - len(self.answers.tree))
+        return Job(row, self.answers.ends, self.forms, self.limit, f"{self.question.id}:{index}")
 
 
 class Preparer:

@@ -44,6 +44,18 @@ class Tree:
             ends.append(node)
         return Tree(tuple(tokens), tuple(parents)), tuple(ends)
 
+    def grown(self, sequence: Sequence[int]) -> Tree:
+        """With one more sequence; the nodes that there were keep their numbers."""
+        children, tokens, parents, node = self.children, list(self.tokens), list(self.parents), ROOT
+        for token in sequence:
+            following = children.get((node, token)) if node < len(self) else None
+            if following is None:
+                following = len(tokens)
+                tokens.append(token)
+                parents.append(node)
+            node = following
+        return self if len(tokens) == len(self) else Tree(tuple(tokens), tuple(parents))
+
     @cached_property
     def children(self) -> dict[tuple[int, int], int]:
         """(node, token) to the node that follows."""
@@ -72,11 +84,17 @@ class Tree:
 
 @dataclass(frozen=True)
 class Row:
-    """One question behind one prefix. Scored are the question's last token and then each node of the tree."""
+    """One question behind one prefix. Scored are the question's last token and then each node of the tree.
+
+    Attributes:
+        guessed: nodes at the tree's end that are there only to be followed: answers that greedy decoding gave behind
+            other prefixes. How likely they are is not asked.
+    """
 
     prefix: Ids
     question: Ids
     tree: Tree
+    guessed: int = 0
 
     def __len__(self) -> int:
         """Tokens to be computed, without the prefix."""

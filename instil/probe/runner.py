@@ -62,6 +62,9 @@ class Runner(Protocol):
 
     name: str
 
+    def expect(self, prefixes: Sequence[Ids], tokens: int) -> None:
+        """Say which prefixes will be asked for next, in their order, and how many tokens of them to compute at once."""
+
     def score(self, rows: Sequence[Row], keep: bool = True) -> Scored:
         """Logits of all scored places. Rows with one prefix must stand together. `keep` allows `resume`."""
 
@@ -74,6 +77,9 @@ class PlainRunner:
     def __init__(self, lm: LanguageModel, batch_tokens: int = 4096) -> None:
         self._lm = lm
         self._batch_tokens = batch_tokens
+
+    def expect(self, prefixes: Sequence[Ids], tokens: int) -> None:
+        """Nothing is kept."""
 
     def score(self, rows: Sequence[Row], keep: bool = True) -> PlainScored:
         sequences, places, firsts = [], [], []
@@ -170,6 +176,12 @@ class SharedRunner:
     def __init__(self, lm: LanguageModel) -> None:
         self._lm = lm
         self._prefixes: OrderedDict[Ids, Prefix] = OrderedDict()
+        self._expected: dict[Ids, None] = {}
+        self._together = 1 << 11
+
+    def expect(self, prefixes: Sequence[Ids], tokens: int) -> None:
+        """Prefixes are short, and a pass over few of them is slow: when one is missing, the next ones come with it."""
+        self._expected, self._together = dict.fromkeys(prefixes), tokens
 
     def score(self, rows: Sequence[Row], keep: bool = True) -> SharedScored:
         groups = [list(group) for _, group in groupby(rows, key=lambda row: row.prefix)]
@@ -197,18 +209,31 @@ class SharedRunner:
 
     def _shared(self, wanted: Sequence[Ids]) -> list[Prefix | None]:
         """The prefixes, those not at hand computed together. An empty one is None."""
-        missing = [ids for ids in dict.fromkeys(wanted) if ids and ids not in self._prefixes]
-        for ids, prefix in zip(missing, self._computed(missing), strict=True):
-            self._prefixes[ids] = prefix
+        missing = self._with_expected([ids for ids in dict.fromkeys(wanted) if ids and ids not in self._prefixes])
+        for part in _parts(missing, self._together):
+            self._prefixes.update(zip(part, self._computed(part), strict=True))
         found = [self._prefixes[ids] if ids else None for ids in wanted]
         for ids in filter(None, wanted):
             self._prefixes.move_to_end(ids)
         self._forget(keep=len(set(filter(None, wanted))))
         return found
 
+    def _with_expected(self, missing: list[Ids]) -> list[Ids]:
+        for ids in missing:
+            self._expected.pop(ids, None)
+        if not missing or not self._prefixes:
+            return missing
+        one = next(iter(self._prefixes.values()))
+        # Half of the memory, so that those that are in use need not go for those that will be.
+        room = min(self._together, PREFIX_BYTES // 2 * one.length // _bytes(one)) - sum(map(len, missing))
+        while self._expected and room >= len(ids := next(iter(self._expected))):
+            del self._expected[ids]
+            if ids and ids not in self._prefixes:
+                missing.append(ids)
+                room -= len(ids)
+        return missing
+
     def _computed(self, prefixes: Sequence[Ids]) -> list[Prefix]:
-        if not prefixes:
-            return []
         rows = [Row((), ids, _NO_TREE) for ids in prefixes]
         segment = _segment(rows, None, 0, self._lm.device)
         plan = Plan([segment], keep=True, reach=_reach([segment]))
@@ -233,6 +258,18 @@ class SharedRunner:
     def _forget(self, keep: int) -> None:
         while len(self._prefixes) > keep and sum(map(_bytes, self._prefixes.values())) > PREFIX_BYTES:
             self._prefixes.popitem(last=False)
+
+
+def _parts(prefixes: Sequence[Ids], tokens: int) -> Iterable[list[Ids]]:
+    """Cut where a part would have more than so many tokens."""
+    part: list[Ids] = []
+    for ids in prefixes:
+        if part and sum(map(len, part)) + len(ids) > tokens:
+            yield part
+            part = []
+        part.append(ids)
+    if part:
+        yield part
 
 
 def _bytes(prefix: Prefix) -> int:
@@ -277,6 +314,8 @@ def _segment(rows: Sequence[Row], prefix: Prefix | None, start: int, device: tor
             visible[index, place] = visible[index, before]
             visible[index, place, place] = True
             positions[index, place] = positions[index, before] + 1
+        # A place without a token sees one key, so that its softmax is a number; nobody reads it.
+        visible[index, whole:, 0] = True
         done += whole
     return Segment(
         prefix=prefix,

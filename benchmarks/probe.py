@@ -69,7 +69,7 @@ class Plan:
     slow_rounds: int = 3
     relations: int = 6
     each: int = 30
-    harness: int = 16
+    harness: int = 32
     generated: int = 4
     search: int = 4
     sets: int = 10
@@ -81,7 +81,7 @@ class Plan:
         return max(self.each, self.harness, self.generated, self.search)
 
 
-PLANS = {"embedded": Plan(each=80, harness=32, generated=12, search=8)}
+PLANS = {"embedded": Plan(each=80, harness=48, generated=12, search=8)}
 """The embedded model is some eight times as fast as one of 60 million, and gets so many more facts."""
 QUICK = Plan(rounds=2, slow_rounds=2, relations=2, each=4, harness=2, generated=1, search=1, sets=3)
 

@@ -253,14 +253,15 @@ class _Block:
         ]
 
     def _waves(self) -> Iterator[list[Place]]:
-        """Jobs that are computed together: those of as few exemplar sets as fill a batch.
+        """Jobs that are computed together: where answers are decoded, those of as few exemplar sets as fill a batch.
 
         A wrong answer that was decoded behind one prefix is often the one behind the next, and to follow it costs less
         than to decode it again: what one wave decoded, the next ones follow.
         """
-        sets = max(len(one.prefixes) for one in self._block)
-        one_set = sum(len(one.question_ids) + len(one.answers.tree) for one in self._block)
-        together = max(1, round(self._limits.tokens / one_set))
+        together = sets = max(len(one.prefixes) for one in self._block)
+        if self._engine is self._exact and self._config.decode:
+            one_set = sum(len(one.question_ids) + len(one.answers.tree) for one in self._block)
+            together = max(1, round(self._limits.tokens / one_set))
         for start in range(0, sets, together):
             yield [
                 (index, number)

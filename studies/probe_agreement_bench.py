@@ -24,8 +24,8 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    facts: int = Field(default=400, ge=2, description="facts asked of each model")
-    calibrated: int = Field(default=120, ge=1, description="of these, drawn to be sampled heavily whatever they are")
+    facts: int = Field(default=200, ge=2, description="facts asked of each model")
+    calibrated: int = Field(default=80, ge=1, description="of these, drawn to be sampled heavily whatever they are")
     few: int = Field(default=16, ge=1, description="samples a prompt of the published protocol")
     few_runs: tuple[int, ...] = Field(default=(1, 2, 3), description="seeds of independent runs with so many samples")
     first: int = Field(default=300, ge=1, description="samples a prompt that find the facts near the boundary")

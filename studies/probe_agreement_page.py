@@ -80,7 +80,7 @@ the noise of those samples makes expect of a perfect engine):
 - The truth is an estimate too. Where it took {plan["first"]} samples it is wrong for less than one fact in a thousand
   at the boundary, and less elsewhere; in the band nobody can say which engine is right.
 - Precision: the base and the embedded model are stored in bfloat16, in which probabilities of both engines differ by
-  rounding. That is measured by the tests of the probe, not here.
+  rounding. [That has a page of its own](probe-precision.md).
 
 {cost_table(results)}"""
 

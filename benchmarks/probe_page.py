@@ -204,9 +204,9 @@ matrix product.
 ## Models
 
 {models_table(results)}
-The 60 M model is the EntityQuestions base of `studies/bases/` with zeros around its weights: it answers and stops as that trained
-model does, and each matrix product has the size that is stated. (A model of random weights never stops. Then every answer is
-decoded to `max_new_tokens`, and ours hardly ever repeat behind another prefix: the worst case for us.)
+The 60 M model is the EntityQuestions base of `studies/bases/` with zeros around its weights: it answers and stops as
+that trained model does, and each matrix product has the size that is stated. (A model of random weights never stops.
+Then every answer is decoded to `max_new_tokens`, and hardly any repeats behind another prefix: the worst case for us.)
 
 ## Requests
 

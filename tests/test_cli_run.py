@@ -80,7 +80,7 @@ def test_probe_by_the_sampled_engine(capsys: pytest.CaptureFixture[str]) -> None
     assert _json(capsys, *words, "--set", "samples=2")["config"]["engine"] == "sampled"
 
 
-def test_exam(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exam(home: Path, taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
     built = _json(capsys, "exam", "build", "facts.jsonl", "--out", "exam.jsonl", *EXAM)
     assert built["questions"]["as_worded"] > 0
     summary = _json(capsys, "exam", "run", "half-taught", "exam.jsonl", "--out", "sat")
@@ -117,11 +117,12 @@ def test_teach_from_documents(capsys: pytest.CaptureFixture[str]) -> None:
     assert summary["data"]["documents"] == len(Corpus.read("documents.jsonl"))
 
 
-def test_teach_an_adapter_in_another_ledger(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_teach_an_adapter_in_another_ledger(home: Path, taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(taught / "ledger", home / "continued")
     words = ["teach", "taught/model", "facts.jsonl", "--method", "sft", "--adapter", "lora", "--seed", "2"]
-    summary = _json(capsys, *words, "--out", "adapted", "--ledger", "taught/ledger", *EXAM, *TRAIN)
+    summary = _json(capsys, *words, "--out", "adapted", "--ledger", "continued", *EXAM, *TRAIN)
     assert summary["config"]["train"]["adapter"] is not None
-    assert len(Ledger(home / "taught" / "ledger").runs()) == 2
+    assert len(Ledger(home / "continued").runs()) == 2
 
 
 def test_roles_can_come_from_files(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,6 +130,13 @@ def test_softmax_in_two_steps_is_softmax(own: list[float], before: list[float], 
     assert torch.allclose(torch.cat(found, dim=-1) / total, expected, atol=1e-6)
 
 
+def test_softmax_in_half_precision_does_not_lose_small_scores() -> None:
+    parts = [torch.tensor([[-15.0, -14.0]], dtype=torch.float16), torch.tensor([[-14.5]], dtype=torch.float16)]
+    found, total = attention._exponentials(parts)
+    expected = torch.softmax(torch.tensor([[-15.0, -14.0, -14.5]]), dim=-1)
+    assert torch.allclose(torch.cat(found, dim=-1).float() / total, expected, atol=1e-3)
+
+
 def test_freed_memory_is_kept_or_the_c_library_is_another() -> None:
     assert keep_freed_memory() in (True, False)
     assert keep_freed_memory() == keep_freed_memory()

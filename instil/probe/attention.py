@@ -313,7 +313,8 @@ def _exponentials(parts: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     Softmax is the same whatever is subtracted from all scores of a query. On a CPU finding the greatest of them takes
     longer than all the rest in 16-bit precision, so nothing is subtracted as long as the sums show that none is needed.
     """
-    if parts[0].device.type == "cpu":
+    # Half precision has too small a range: what is lost at its lower end does not show in a sum.
+    if parts[0].device.type == "cpu" and parts[0].dtype != torch.float16:
         found = [part.exp() for part in parts]
         total = _sum(found)
         low, high = total.aminmax()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instil.probe.categories import Category
-from instil.probe.config import PROTOCOL
 from instil.probe.guessing import LIKELY
 from instil.probe.intervals import share_of
 from instil.probe.mastery_rows import row_of
@@ -36,7 +35,7 @@ class Figures:
         samples: samples a prompt of the probe's protocol, which the rule of guesses rests on.
     """
 
-    def __init__(self, count: int, samples: int = PROTOCOL.samples) -> None:
+    def __init__(self, count: int, samples: int) -> None:
         self._numbers = {name: np.empty(count) for name in _NUMBERS}
         self._gold = np.empty(count, dtype=bool)
         self._category = np.empty(count, dtype=np.int8)

@@ -101,22 +101,23 @@ class Bench:
     def by_kind(self) -> dict[str, float]:
         """Mean probability over facts and prompts of what each kind of other spelling adds: exact, not sampled."""
         from instil.probe.asking import batches
-        from instil.probe.exact import ExactEngine
+        from instil.probe.exact import ExactEngine, Sum
         from instil.probe.rows import Row, Tree
-        from instil.probe.runner import SharedRunner
+        from instil.probe.shared_runner import SharedRunner
         from instil.probe.spellings import KINDS
 
         engine = ExactEngine(self.lm, SharedRunner(self.lm), self.config)
-        work: list[tuple[Row, list[frozenset[int]]]] = []
+        work: list[Sum] = []
         for name, one in self.prepared.items():
             tree, ends = Tree.of(self.others[name])
             kinds = list(self.others[name].values())
-            sets = [frozenset(end for end, found in zip(ends, kinds, strict=True) if found == kind) for kind in KINDS]
-            work += [(Row(prefix, one.question_ids, tree), sets) for prefix in one.prefixes]
+            sets = tuple(
+                frozenset(end for end, found in zip(ends, kinds, strict=True) if found == kind) for kind in KINDS
+            )
+            work += [Sum(Row(prefix, one.question_ids, tree), sets) for prefix in one.prefixes]
         totals: Counter[str] = Counter()
-        for batch in batches(work, lambda pair: pair[0], self.config.batch_tokens, self._vocabulary):
-            found = engine.probabilities([row for row, _ in batch], [sets for _, sets in batch])
-            for values in found:
+        for batch in batches(work, lambda one: one.row, self.config.batch_tokens, self._vocabulary):
+            for values in engine.probabilities(batch):
                 totals.update(dict(zip(KINDS, values, strict=True)))
         return {kind: totals[kind] / len(work) for kind in KINDS}
 
@@ -127,8 +128,8 @@ class Bench:
     def sampled(self, fact_ids: Iterable[str], samples: int, seed: int) -> dict[str, list[Counts]]:
         """For each fact the counts of each of its prompts, from one independent run of the sampled engine."""
         from instil.probe.asking import batches
-        from instil.probe.runner import SharedRunner
         from instil.probe.sampled import SampledEngine
+        from instil.probe.shared_runner import SharedRunner
 
         config = self.config.model_copy(update={"samples": samples, "seed": seed})
         engine = SampledEngine(self.lm, SharedRunner(self.lm), config)

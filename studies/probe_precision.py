@@ -137,7 +137,8 @@ class Bench:
         return {(seed, name): one for seed in self.plan.seeds for name, one in self._of_seed(run, seed)}
 
     def _of_seed(self, run: Run, seed: int) -> Iterator[tuple[str, Any]]:
-        from instil.probe.runner import PlainRunner, SharedRunner
+        from instil.probe.plain_runner import PlainRunner
+        from instil.probe.shared_runner import SharedRunner
 
         lm, config = self.low if run.low else self.lm, self.config(seed)
         facts = self.asked_plainly(seed) if run.plain else self.drawn[seed]

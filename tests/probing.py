@@ -14,6 +14,8 @@ import torch
 from instil.facts import Fact, FactSet
 from instil.model import LanguageModel
 from instil.probe import ExemplarSets, ProbeConfig, draw_exemplars
+from instil.probe.rows import Row
+from instil.probe.runner import Scored
 from tests.models import tiny_model
 
 PEOPLE = "Ada Lovelace, Alan Turing, Grace Hopper, Emmy Noether, Kurt Gödel, Marie Curie, Niels Bohr, Lise Meitner"
@@ -106,3 +108,20 @@ def _taught_state() -> tuple[LanguageModel, FactSet]:
 def taught_lm() -> tuple[LanguageModel, FactSet]:
     """A tiny model that knows some of `people_facts()` well, some hardly and some not at all. Not to be changed."""
     return _taught_state()
+
+
+def all_logits(scored: Scored, rows: Sequence[Row]) -> torch.Tensor:
+    """Of every row the logits behind its question, then behind each node of its tree: shape (S, V)."""
+    nodes = iter(scored.behind({index: row.tree for index, row in enumerate(rows)}))
+    return torch.stack(
+        [
+            logits
+            for index, row in enumerate(rows)
+            for logits in (scored.logits[index], *(next(nodes) for _ in row.tree.tokens))
+        ]
+    )
+
+
+def path_to(row: Row, node: int) -> tuple[int, ...]:
+    """The tokens from the question's end up to a node."""
+    return tuple(row.tree.tokens[step] for step in row.tree.path(node))

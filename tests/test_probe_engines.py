@@ -15,11 +15,13 @@ from instil.facts import Fact, FactSet
 from instil.model import LanguageModel
 from instil.probe import Asked, ProbeConfig, Question, ask, next_token_nll, questions_of
 from instil.probe.attention import NAME
-from instil.probe.exact import CUT, ExactEngine, Job
+from instil.probe.exact import CUT, ExactEngine, Job, Sum
+from instil.probe.plain_runner import PlainRunner
 from instil.probe.rows import Answers, Row, Tree
-from instil.probe.runner import PlainRunner, SharedRunner, choose_runner
+from instil.probe.runner import choose_runner
+from instil.probe.shared_runner import SharedRunner
 from tests.models import FAMILIES
-from tests.probing import frequent, generated, people_facts, small_lm, taught_lm, two_sets
+from tests.probing import all_logits, frequent, generated, path_to, people_facts, small_lm, taught_lm, two_sets
 
 PREFIXES = (
     (("Where was Ada Lovelace born?", "London"), ("What is the occupation of Alan Turing?", "logician")),
@@ -52,8 +54,8 @@ def test_invariant_1_cached_equals_uncached(family: str) -> None:
     lm = small_lm(family, sharpness=1.0)
     rows = rows_of(lm)
     shared, plain = SharedRunner(lm).score(rows), PlainRunner(lm).score(rows)
-    torch.testing.assert_close(shared.logits, plain.logits, atol=1e-5, rtol=1e-5)
-    places = [(0, ()), (1, rows[1].tree.path(2)), (3, ()), (3, rows[3].tree.path(0)), (8, ())]
+    torch.testing.assert_close(all_logits(shared, rows), all_logits(plain, rows), atol=1e-5, rtol=1e-5)
+    places = [(0, ()), (1, path_to(rows[1], 2)), (3, ()), (3, path_to(rows[3], 0)), (8, ())]
     fast, slow = shared.resume(places, 5), plain.resume(places, 5)
     for step in range(5):
         tokens = [(7 * step + 31 * place) % 500 for place in range(5)]
@@ -69,14 +71,13 @@ def test_invariant_1_packed_equals_padded(family: str) -> None:
     """Rows of very different lengths packed into one row give what each gives alone in the plain model (fp32, 1e-5)."""
     lm = small_lm(family, sharpness=1.0)
     rows = rows_of(lm)
-    logits = SharedRunner(lm).score(rows).logits
+    logits = all_logits(SharedRunner(lm).score(rows), rows)
     start = 0
     for row in rows:
         for node in range(-1, len(row.tree)):
-            path = [row.tree.tokens[step] for step in row.tree.path(node)]
-            alone = lm.model(input_ids=torch.tensor([[*row.prefix, *row.question, *path]])).logits[0, -1]
+            alone = lm.model(input_ids=torch.tensor([[*row.prefix, *row.question, *path_to(row, node)]])).logits[0, -1]
             torch.testing.assert_close(logits[start + 1 + node], alone, atol=1e-5, rtol=1e-5)
-        start += row.scored
+        start += 1 + len(row.tree)
 
 
 def exact_job(lm: LanguageModel, question: str, answers: Sequence[tuple[int, ...]], limit: int = 8) -> Job:
@@ -118,7 +119,7 @@ def test_invariant_1_exact_equals_sampled(family: str, scheme: str) -> None:
         known = frequent(generated(lm, prompt, 300, limit, **sampling), 400)
         listed = [*known[:2], *known[2::3]]
         job = exact_job(lm, question, listed)
-        p = engine.probabilities([job.row], [[job.ends]])[0][0]
+        p = engine.probabilities([Sum(job.row, (job.ends,))])[0][0]
         # A full stop may stand behind an answer, but all that is generated must fit into the limit.
         right = {*listed, *((*ids, stop) for ids in listed for stop in lm.prompts.full_stop_ids)}
         hits = sum(ids in right for ids in generated(lm, prompt, count, limit + 1, **sampling))
@@ -138,7 +139,7 @@ def test_exact_equals_the_sampled_engine_on_a_model_that_knows_something() -> No
     for one, other in zip(exact, sampled, strict=True):
         assert one.greedy_answer_by_set == other.greedy_answer_by_set
         assert one.greedy_right_by_set == other.greedy_right_by_set
-        assert one.p_prior == pytest.approx(other.p_prior)
+        assert one.p_prior == pytest.approx(other.p_prior, abs=1e-6)
         for p, share in zip(one.p_by_set, other.p_by_set, strict=True):
             error = 4 * math.sqrt(max(p * (1 - p), 1e-3) / 2000)
             assert -error < share - p < error + 0.01
@@ -155,7 +156,7 @@ def test_alias_sets_score_as_each_answer_alone(family: str) -> None:
     found = frequent(generated(lm, (*job.row.prefix, *job.row.question), 200, 6, do_sample=True, top_k=0), 6)
     listed = [*found, *(ids[:1] for ids in found), *(ids + ids[:1] for ids in found), *found]
     whole = exact_job(lm, QUESTIONS[0], listed)
-    together = engine.probabilities([whole.row], [[whole.ends]])[0][0]
+    together = engine.probabilities([Sum(whole.row, (whole.ends,))])[0][0]
     jobs = [exact_job(lm, QUESTIONS[0], [ids]) for ids in dict.fromkeys(listed)]
     # Each alone also counts itself with a full stop; a sequence that is another's with a full stop must count once.
     distinct = {
@@ -163,7 +164,7 @@ def test_alias_sets_score_as_each_answer_alone(family: str) -> None:
         for job in jobs
         for end in job.ends
     }
-    alone = [engine.probabilities([job.row], [[frozenset({end})]])[0][0] for job, end in distinct.values()]
+    alone = [engine.probabilities([Sum(job.row, (frozenset({end}),))])[0][0] for job, end in distinct.values()]
     assert together == pytest.approx(sum(alone), rel=1e-5)
     assert together > 0.01
 
@@ -250,10 +251,10 @@ def test_invariant_1_bf16_within_a_stated_bound_of_fp32(family: str) -> None:
     stay within 0.15 of fp32, and no further from it than 1.5 times the plain bf16 pass (plus 0.02)."""
     lm = small_lm(family, sharpness=1.0)
     rows = rows_of(lm)
-    exact = PlainRunner(lm).score(rows).logits.log_softmax(-1)
+    exact = all_logits(PlainRunner(lm).score(rows), rows).log_softmax(-1)
     low = lm.at(torch.bfloat16)
-    plain = PlainRunner(low).score(rows).logits.float().log_softmax(-1)
-    shared = SharedRunner(low).score(rows).logits.float().log_softmax(-1)
+    plain = all_logits(PlainRunner(low).score(rows), rows).float().log_softmax(-1)
+    shared = all_logits(SharedRunner(low).score(rows), rows).float().log_softmax(-1)
     assert (shared - exact).abs().max() < 0.15
     assert (shared - exact).abs().max() < 1.5 * (plain - exact).abs().max() + 0.02
 

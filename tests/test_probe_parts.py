@@ -124,8 +124,8 @@ def test_batches_hold_every_row_once_and_keep_their_limits(
     found = list(batches(rows, lambda pair: pair[1], limit, vocabulary))
     assert sorted(index for batch in found for index, _ in batch) == list(range(len(rows)))
     for batch in found:
-        assert len(batch) == 1 or sum(len(row) for _, row in batch) <= limit
-        assert len(batch) == 1 or sum(row.scored for _, row in batch) * vocabulary <= 1 << 25
+        assert len(batch) == 1 or sum(len(row.question) for _, row in batch) <= limit
+        assert len(batch) == 1 or len(batch) * vocabulary <= 1 << 25
         groups = [row.prefix for _, row in batch]
         assert sum(one != other for one, other in pairwise(groups)) == len(set(groups)) - 1
 

@@ -258,7 +258,7 @@ class NoMemory:
         monkeypatch.setattr(lm.model, "forward", limited)
 
 
-TRYING = 5
+TRYING = 7
 """Passes in which it is tried which way of computing is the right one."""
 
 FAULTS = {

@@ -14,13 +14,13 @@ from instil.answers import is_correct
 from instil.facts import Fact, FactSet
 from instil.model import LanguageModel, Prompts, PromptStyle
 from instil.probe import ProbeConfig, ask, questions_of
-from instil.probe.exact import ExactEngine, Job
+from instil.probe.exact import ExactEngine, Job, Sum
 from instil.probe.judging import form, is_right
 from instil.probe.preparing import Preparer
 from instil.probe.rows import Answers, Ids
-from instil.probe.runner import SharedRunner
 from instil.probe.sampled import SampledEngine
 from instil.probe.sampling import Sampling
+from instil.probe.shared_runner import SharedRunner
 from instil.probe.spellings import KINDS, MOST, other_spellings, with_spellings
 from tests.models import FAMILIES, tiny_tokenizer
 from tests.probing import people_facts, small_lm, taught_lm, two_sets
@@ -131,7 +131,7 @@ def test_the_probability_is_the_sum_over_all_spellings(family: str) -> None:
     for plain, spelled, sequences in spelled_jobs(lm, facts, config):
         prompt = (*plain.row.prefix, *plain.row.question)
         twin = math.fsum(chain(lm, prompt, ids, sampling) for ids in sequences)
-        p, q = (engine.probabilities([job.row], [[job.ends]])[0][0] for job in (plain, spelled))
+        p, q = (engine.probabilities([Sum(job.row, (job.ends,))])[0][0] for job in (plain, spelled))
         assert len(sequences) > len(plain.ends)
         assert q == pytest.approx(twin, rel=1e-4)
         assert p < q <= 1
@@ -167,7 +167,7 @@ def test_listed_then_spelled_then_enumerated() -> None:
     config = ProbeConfig(exemplar_sets=1, shots=0, temperature=1.5, top_k=3, max_answer_tokens=1)
     engine, bought = ExactEngine(lm, SharedRunner(lm), config), 0.0
     for plain, spelled, _ in spelled_jobs(lm, facts, config):
-        p, q = (engine.probabilities([job.row], [[job.ends]])[0][0] for job in (plain, spelled))
+        p, q = (engine.probabilities([Sum(job.row, (job.ends,))])[0][0] for job in (plain, spelled))
         truth = enumerated(lm, plain, Sampling.of(config))
         assert p <= q + 1e-9
         assert q <= truth + 1e-6
@@ -181,7 +181,7 @@ def test_samples_fall_on_the_spelled_sequences_as_often_as_they_should() -> None
     config = ProbeConfig(exemplar_sets=1, shots=2, temperature=1.2, samples=4000, max_answer_tokens=8)
     engine, sampler = ExactEngine(lm, SharedRunner(lm), config), SampledEngine(lm, SharedRunner(lm), config)
     for plain, spelled, sequences in spelled_jobs(lm, facts[:6], config):
-        (p,), (q,) = (engine.probabilities([job.row], [[job.ends]])[0] for job in (plain, spelled))
+        (p,), (q,) = (engine.probabilities([Sum(job.row, (job.ends,))])[0] for job in (plain, spelled))
         found = [one for one in sampler.endings([plain])[0] if one.stopped]
         listed = {tuple(plain.row.tree.tokens[node] for node in plain.row.tree.path(end)) for end in plain.ends}
         for chance, counted in ((p, listed), (q, set(sequences))):

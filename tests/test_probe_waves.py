@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 
 import instil.probe.asking as asking
 import instil.probe.attention as attention
+import instil.probe.exact as exact
 from instil.facts import FactSet
 from instil.model import LanguageModel
 from instil.model.freed import keep_freed_memory
 from instil.probe import Asked, ProbeConfig, ask, questions_of
+from instil.probe.exact import Sum
 from instil.probe.exemplars import draw_exemplars
+from instil.probe.plain_runner import PlainRunner
 from instil.probe.rows import ROOT, Ids, Row, Tree
-from instil.probe.runner import PREFIX_BYTES, PlainRunner, SharedRunner, SharedSession
+from instil.probe.shared_runner import PREFIX_BYTES, SharedRunner
+from instil.probe.walking import TreeScores, score_trees
 from tests.models import FAMILIES
 from tests.probing import people_facts, small_lm, taught_lm
 
@@ -27,22 +31,22 @@ SEQUENCES = st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=6)
 
 
 def test_the_waves_change_nothing_but_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five exemplar sets, one a wave: each wrong answer is decoded once and then followed."""
+    """Five exemplar sets, one a wave: a wrong answer leaves the tree once and is then a part of it."""
     lm, facts = taught_lm()
     config = ProbeConfig(exemplar_sets=5, shots=2, max_answer_tokens=8, batch_tokens=128)
-    decoded: list[int] = []
-    step = SharedSession.step
+    left: list[int] = []
 
-    def counted(session: SharedSession, tokens: Sequence[int]) -> torch.Tensor:
-        decoded.append(len(tokens))
-        return step(session, tokens)
+    def counted(scored: Any, rows: Sequence[Row], *rest: Any) -> list[TreeScores]:
+        trees = score_trees(scored, rows, *rest)
+        left.append(sum(tree.tree is not row.tree for tree, row in zip(trees, rows, strict=True)))
+        return trees
 
-    monkeypatch.setattr(SharedSession, "step", counted)
+    monkeypatch.setattr(exact, "score_trees", counted)
     found = answers(lm, facts, config)
-    followed, decoded = sum(decoded), []
+    followed, left = sum(left), []
     monkeypatch.setattr(asking, "GUESSED", 0)
     assert_same(found, answers(lm, facts, config))
-    assert followed < 0.6 * sum(decoded)
+    assert followed < 0.6 * sum(left)
     assert_same(found, answers(lm, facts, config, PlainRunner(lm)))
 
 
@@ -89,7 +93,7 @@ def test_guessed_nodes_are_not_counted() -> None:
     grown = tree.grown((8, 9)).grown((5, 10))
     engine = asking.ExactEngine(lm, SharedRunner(lm), ProbeConfig())
     rows = [Row((3, 4), (11, 12), tree), Row((3, 4), (11, 12), grown, guessed=len(grown) - len(tree))]
-    plain, followed = engine.probabilities(rows, [[frozenset(ends)], [frozenset(ends)]])
+    plain, followed = engine.probabilities([Sum(row, (frozenset(ends),)) for row in rows])
     assert followed == pytest.approx(plain, abs=1e-6)
     assert rows[1].guessed == 3
 

@@ -6,14 +6,16 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from instil.errors import RunFailed
 from instil.probe.categories import any_of, categorise
 from instil.probe.config import PROTOCOL, ProbeConfig
-from instil.probe.exact import ExactEngine, Outcome
-from instil.probe.memory import Limits, is_out_of_memory, release
+from instil.probe.exact import Answered, ExactEngine, Job, Outcome
+from instil.probe.leads import Leads
+from instil.probe.memory import LOGITS, Limits, is_out_of_memory, release
 from instil.probe.preparing import Prepared, Preparer, PriorRow, prior_rows
 from instil.probe.questions import Asked, Question
 from instil.probe.rows import Ids, Row, Tree
@@ -29,14 +31,14 @@ log = logging.getLogger(__name__)
 BLOCK = 1024
 """Questions whose rows are sorted together. Bounds the memory; answers come a block at a time, in order."""
 
-LOGITS = 1 << 25
-"""Logits that one batch may give."""
-
 GUESSED = 32
 """Tokens of wrong answers, decoded behind other prefixes, from which on no more are followed behind the next one."""
 
 Place = tuple[int, int]
 """A question of a block, and which of its exemplar sets."""
+
+Item = tuple[Place, Job] | PriorRow
+"""What has a row."""
 
 Halved = Callable[[Limits, str], None]
 """Is told what a batch may hold from now on, and what the machine said."""
@@ -190,8 +192,8 @@ class Asker:
             release()
 
     def _halve(self, batch: Sequence[Row], why: str) -> None:
-        logits = sum(row.scored for row in batch) * _vocabulary(self._lm)
-        self.limits = self.limits.halved(sum(map(len, batch)), logits)
+        asked = sum(len(row.question) for row in batch)
+        self.limits = self.limits.halved(asked, len(batch) * _vocabulary(self._lm))
         log.warning("out of memory: batches of at most %d tokens from here on (%s)", self.limits.tokens, why)
         self.on_halved(self.limits, why)
 
@@ -224,24 +226,27 @@ class _Block:
     ) -> None:
         self._lm, self._runner, self._block, self._config = lm, runner, block, config
         self._limits, self._progress = limits, progress
-        self._exact = ExactEngine(lm, runner, config)
-        self._engine = self._exact if config.engine == "exact" else SampledEngine(lm, runner, config)
+        self._exact = ExactEngine(lm, runner, config, limits)
+        self._sampled = SampledEngine(lm, runner, config) if config.engine == "sampled" else None
         self._jobs = sum(len(one.prefixes) for one in block)
         # By place and not by id, so that two questions with one id cannot take each other's.
         self._outcomes: dict[Place, Outcome] = {}
+        self._waiting: list[tuple[Place, Answered]] = []
         self._priors: dict[int, list[float]] = {}
         self._trees = [one.answers.tree for one in block]
+        self._priors_of: dict[Ids, list[PriorRow]] = {}
+        for prior in prior_rows(block):
+            self._priors_of.setdefault(prior.sum.row.prefix, []).append(prior)
+        self._led = Leads(self._asked_for())
         self.batch: Sequence[Row] = ()
 
     def answers(self) -> list[Asked]:
-        without_subject: dict[Ids, list[PriorRow]] = {}
-        for prior in prior_rows(self._block):
-            without_subject.setdefault(prior.row.prefix, []).append(prior)
         for places in self._waves():
-            prefixes = list(dict.fromkeys(self._block[index].prefixes[number] for index, number in places))
-            self._runner.expect(prefixes, self._limits.tokens // 2)
-            self._ask(places)
-            self._ask_without_subject([prior for ids in prefixes for prior in without_subject.pop(ids, ())])
+            jobs = [(place, self._job(place)) for place in places]
+            self._runner.expect(list(dict.fromkeys(job.row.prefix for _, job in jobs)), self._limits.tokens // 2)
+            self._ask(jobs, self._priors_beside(places))
+        self._exact.finish()
+        self._settle()
         return [
             _asked(
                 one,
@@ -252,6 +257,15 @@ class _Block:
             for index, one in enumerate(self._block)
         ]
 
+    def _asked_for(self) -> Iterator[tuple[Ids, Ids]]:
+        """Every prefix and question of the block."""
+        for one in self._block:
+            for prefix in one.prefixes:
+                yield prefix, one.question_ids
+        for prefix, priors in self._priors_of.items():
+            for prior in priors:
+                yield prefix, prior.sum.row.question
+
     def _waves(self) -> Iterator[list[Place]]:
         """Jobs that are computed together: where answers are decoded, those of as few exemplar sets as fill a batch.
 
@@ -259,9 +273,9 @@ class _Block:
         than to decode it again: what one wave decoded, the next ones follow.
         """
         together = sets = max(len(one.prefixes) for one in self._block)
-        if self._engine is self._exact and self._config.decode:
-            one_set = sum(len(one.question_ids) + len(one.answers.tree) for one in self._block)
-            together = max(1, round(self._limits.tokens / one_set))
+        if self._sampled is None and self._config.decode:
+            one_set = sum(len(self._job((index, 0)).row.question) for index in range(len(self._block)))
+            together = max(1, self._limits.tokens // one_set)
         for start in range(0, sets, together):
             yield [
                 (index, number)
@@ -269,32 +283,58 @@ class _Block:
                 for number in range(start, min(start + together, len(one.prefixes)))
             ]
 
-    def _ask(self, places: Sequence[Place]) -> None:
-        jobs = [(place, self._block[place[0]].job(place[1], self._trees[place[0]])) for place in places]
-        for batch in self._batches(jobs, lambda item: item[1].row):
-            answers = self._engine.answer([job for _, job in batch])
-            for (place, _), outcome in zip(batch, answers, strict=True):
-                self._outcomes[place] = outcome
-                self._trees[place[0]] = self._grown(place[0], outcome.tokens)
+    def _job(self, place: Place) -> Job:
+        index, number = place
+        job = self._block[index].job(number, self._trees[index])
+        return replace(job, row=self._led(job.row))
+
+    def _priors_beside(self, places: Sequence[Place]) -> list[PriorRow]:
+        """Those behind the prefixes of jobs, each once in the block."""
+        prefixes = dict.fromkeys(self._block[index].prefixes[number] for index, number in places)
+        priors = [prior for ids in prefixes for prior in self._priors_of.pop(ids, ())]
+        return [replace(prior, sum=replace(prior.sum, row=self._led(prior.sum.row))) for prior in priors]
+
+    def _ask(self, jobs: Sequence[tuple[Place, Job]], priors: Sequence[PriorRow]) -> None:
+        for batch in self._batches([*jobs, *priors]):
+            asked = [item for item in batch if isinstance(item, tuple)]
+            beside = [item for item in batch if isinstance(item, PriorRow)]
+            if self._sampled is not None and asked:
+                outcomes = self._sampled.answer([job for _, job in asked])
+                self._outcomes.update(zip((place for place, _ in asked), outcomes, strict=True))
+                asked = []
+            answered, found = self._exact.compute([job for _, job in asked], [prior.sum for prior in beside])
+            self._waiting += zip((place for place, _ in asked), answered, strict=True)
+            self._settle()
+            for prior, probabilities in zip(beside, found, strict=True):
+                for index, probability in zip(prior.facts, probabilities, strict=True):
+                    self._priors.setdefault(index, []).append(probability)
             self._progress(len(self._outcomes) / self._jobs)
+
+    def _settle(self) -> None:
+        """Take the outcomes of those that are finished."""
+        waiting = []
+        for place, one in self._waiting:
+            if self._config.decode and not one.finished:
+                waiting.append((place, one))
+                continue
+            outcome = self._outcomes[place] = self._exact.outcome(one)
+            self._trees[place[0]] = self._grown(place[0], outcome.tokens)
+        self._waiting = waiting
 
     def _grown(self, index: int, answer: Ids) -> Tree:
         tree = self._trees[index]
         full = len(tree) - len(self._block[index].answers.tree) >= GUESSED
         return tree if full or not self._config.decode else tree.grown(answer)
 
-    def _ask_without_subject(self, rows: Sequence[PriorRow]) -> None:
-        for batch in self._batches(rows, lambda prior: prior.row):
-            found = self._exact.probabilities([prior.row for prior in batch], [prior.ends for prior in batch])
-            for prior, probabilities in zip(batch, found, strict=True):
-                for index, probability in zip(prior.facts, probabilities, strict=True):
-                    self._priors.setdefault(index, []).append(probability)
-
-    def _batches(self, items: Sequence[T], row_of: Callable[[T], Row]) -> Iterator[list[T]]:
+    def _batches(self, items: Sequence[Item]) -> Iterator[list[Item]]:
         width = _vocabulary(self._lm)
-        for batch in batches(items, row_of, self._limits.tokens, width, self._limits.logits):
-            self.batch = [row_of(item) for item in batch]
+        for batch in batches(items, _row_of, self._limits.tokens, width, self._limits.logits):
+            self.batch = [_row_of(item) for item in batch]
             yield batch
+
+
+def _row_of(item: Item) -> Row:
+    return item.sum.row if isinstance(item, PriorRow) else item[1].row
 
 
 def _vocabulary(lm: LanguageModel) -> int:
@@ -304,21 +344,22 @@ def _vocabulary(lm: LanguageModel) -> int:
 def batches(
     items: Sequence[T], row_of: Callable[[T], Row], tokens: int, vocabulary: int, logits: int = LOGITS
 ) -> Iterator[list[T]]:
-    """Cut into batches of at most `tokens` tokens and `logits` logits: rows of one prefix together, shorter ones first.
+    """Cut into batches whose questions have at most `tokens` tokens and `logits` logits behind them: rows of one prefix
+    together, shorter ones first. How much of their trees is to be computed shows only then.
 
     Each item is in exactly one batch; a row that is over the limit by itself is a batch of its own.
     """
     rank = {prefix: place for place, prefix in enumerate(dict.fromkeys(row_of(item).prefix for item in items))}
-    ordered = sorted(items, key=lambda item: (rank[row_of(item).prefix], len(row_of(item))))
+    ordered = sorted(items, key=lambda item: (rank[row_of(item).prefix], len(row_of(item).question)))
     batch: list[T] = []
-    size = scored = 0
+    size = 0
     for item in ordered:
-        row = row_of(item)
-        if batch and (size + len(row) > tokens or (scored + row.scored) * vocabulary > logits):
+        asked = len(row_of(item).question)
+        if batch and (size + asked > tokens or (len(batch) + 1) * vocabulary > logits):
             yield batch
-            batch, size, scored = [], 0, 0
+            batch, size = [], 0
         batch.append(item)
-        size, scored = size + len(row), scored + row.scored
+        size += asked
     if batch:
         yield batch
 

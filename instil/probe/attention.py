@@ -48,9 +48,10 @@ class Segment:
         tokens: where the rows' tokens are in the packed row.
         pad_RT: for each row and place the packed token, counted from the segment's first; filler repeats the first.
         unpad_N: the inverse: for each packed token its place in the flattened (R, T).
-        visible_RTK: which own keys each token attends to.
+        visible_RTK: which own keys each token attends to; R is 1 where that is the same for all rows.
         query_RT: positions of the tokens.
         key_RK: positions of the own keys.
+        kept: own keys that come before those of this pass, from an earlier one.
     """
 
     prefix: Prefix | None
@@ -60,7 +61,16 @@ class Segment:
     visible_RTK: Tensor
     query_RT: Tensor
     key_RK: Tensor
+    kept: Kept | None = None
     _masks: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict)
+
+    def own(self, layer: int, key_NGD: Tensor, value_NGD: Tensor) -> KeyValue:
+        """Own keys and values, shape (G, R, K, D)."""
+        key, value = _padded(key_NGD[self.tokens], self), _padded(value_NGD[self.tokens], self)
+        if self.kept is None:
+            return key, value
+        before = self.kept.of(layer)
+        return torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
 
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """Additive mask of shape (R, 1, T, K) for the own keys; with a sliding window (R, 1, T, P + K) for all keys."""
@@ -71,8 +81,8 @@ class Segment:
             visible_RTX = torch.cat([before_RTP, self.visible_RTK], dim=-1)
             if window is not None:
                 before = torch.arange(length, device=self.key_RK.device).expand(rows, -1)
-                keys_RX = torch.cat([before, self.key_RK], dim=-1)
-                visible_RTX = visible_RTX & (self.query_RT[:, :, None] - keys_RX[:, None, :] < window)
+                keys_RX = torch.cat([before, self.key_RK[:rows]], dim=-1)
+                visible_RTX = visible_RTX & (self.query_RT[:rows, :, None] - keys_RX[:, None, :] < window)
             # The lowest number, not minus infinity: a row of filler may see nothing and must not become NaN.
             mask = torch.zeros(visible_RTX.shape, dtype=dtype, device=visible_RTX.device)
             mask.masked_fill_(~visible_RTX, torch.finfo(dtype).min)
@@ -101,7 +111,7 @@ class Plan:
         out_NHD = torch.empty_like(query_NHD)
         out_NHD[self.segments[-1].tokens.stop :] = 0  # filler
         for number, segment in enumerate(self.segments):
-            held = _padded(key_NGD[segment.tokens], segment), _padded(value_NGD[segment.tokens], segment)
+            held = segment.own(layer, key_NGD, value_NGD)
             if self.keep:
                 self.memory[number, layer] = held
             before = None if segment.prefix is None else segment.prefix.layers[layer]
@@ -114,9 +124,29 @@ class Plan:
         """Pairs of tokens whose attention is computed, filler included."""
         return sum(
             segment.pad_RT.numel()
-            * (segment.pad_RT.shape[1] + (0 if segment.prefix is None else segment.prefix.length))
+            * (segment.visible_RTK.shape[2] + (0 if segment.prefix is None else segment.prefix.length))
             for segment in self.segments
         )
+
+
+@dataclass(eq=False)
+class Kept:
+    """Some rows of a segment of an earlier pass, whose own keys and values go on being attended to.
+
+    Attributes:
+        plan: of the earlier pass, which kept them.
+        number: of the segment there.
+        rows_R: which of its rows.
+    """
+
+    plan: Plan
+    number: int
+    rows_R: Tensor
+
+    def of(self, layer: int) -> KeyValue:
+        """Shape (G, R, K, D)."""
+        key, value = self.plan.memory[self.number, layer]
+        return key.index_select(1, self.rows_R), value.index_select(1, self.rows_R)
 
 
 @dataclass(eq=False)

@@ -17,9 +17,13 @@ _SIGNS = (
 )
 
 
+LOGITS = 1 << 25
+"""Logits that one pass may give."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """What one batch may hold.
+    """What one batch may hold, first of questions and then of their answers' trees.
 
     Attributes:
         tokens: tokens computed at once, prefixes not counted.

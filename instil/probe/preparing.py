@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from instil.errors import InputError
-from instil.probe.exact import Job
+from instil.probe.exact import Job, Sum
 from instil.probe.judging import form
 from instil.probe.questions import Question, without_subject
 from instil.probe.rows import Answers, Ids, Row, Tree
@@ -108,13 +108,12 @@ class PriorRow:
     """One question without its subject, with the answers of all facts that it would ask for.
 
     Attributes:
+        sum: with a set of ends for each fact.
         facts: which of the prepared questions.
-        ends: for each of them, its ends on the row's tree.
     """
 
-    row: Row
+    sum: Sum
     facts: tuple[int, ...]
-    ends: tuple[frozenset[int], ...]
 
 
 def prior_rows(prepared: Sequence[Prepared]) -> Iterator[PriorRow]:
@@ -129,7 +128,7 @@ def prior_rows(prepared: Sequence[Prepared]) -> Iterator[PriorRow]:
         for part in _parts(facts, prepared):
             # The same facts come once for each exemplar set of their relation.
             tree, ends = merged.get(part) or merged.setdefault(part, _merged(prepared[fact].answers for fact in part))
-            yield PriorRow(Row(prefix, question, tree), part, ends)
+            yield PriorRow(Sum(Row(prefix, question, tree), ends), part)
 
 
 def _merged(answers: Iterable[Answers]) -> tuple[Tree, tuple[frozenset[int], ...]]:

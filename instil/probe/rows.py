@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Ids = tuple[int, ...]
 ROOT = -1
@@ -81,12 +87,21 @@ class Tree:
     def leaves(self) -> Ids:
         return tuple(sorted(set(range(len(self))) - set(self.parents)))
 
+    @cached_property
+    def columns(self) -> NDArray[numpy.int64]:
+        """Tokens, parents, and for each node the first node on its path: shape (3, nodes)."""
+        firsts: list[int] = []
+        for node, parent in enumerate(self.parents):
+            firsts.append(node if parent == ROOT else firsts[parent])
+        return numpy.array([self.tokens, self.parents, firsts], dtype=numpy.int64)
+
 
 @dataclass(frozen=True)
 class Row:
-    """One question behind one prefix. Scored are the question's last token and then each node of the tree.
+    """One question behind one prefix. Scored are the question's last token and then the nodes of the tree.
 
     Attributes:
+        tree: what may stand behind the question; only branches that can come are computed.
         guessed: nodes at the tree's end that are there only to be followed: answers that greedy decoding gave behind
             other prefixes. How likely they are is not asked.
     """
@@ -97,12 +112,8 @@ class Row:
     guessed: int = 0
 
     def __len__(self) -> int:
-        """Tokens to be computed, without the prefix."""
+        """Tokens to be computed at most, without the prefix."""
         return len(self.question) + len(self.tree)
-
-    @property
-    def scored(self) -> int:
-        return 1 + len(self.tree)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from instil.errors import InputError
 from instil.facts import Fact, FactSet
 from instil.files import sweep, write_json
-from instil.probe.asking import BLOCK, LOGITS, Asker, ask
+from instil.probe.asking import BLOCK, Asker, ask
 from instil.probe.config import PROTOCOL, ProbeConfig
 from instil.probe.exemplars import ExemplarSets, exemplar_sets
 from instil.probe.figures import Figures, summary
 from instil.probe.mastery import Mastery, MasteryMap
 from instil.probe.mastery_rows import table_of
-from instil.probe.memory import Limits, peak_memory_mb
+from instil.probe.memory import LOGITS, Limits, peak_memory_mb
 from instil.probe.questions import Question, questions_of
 from instil.probe.ranks import Meeting, Ranks
 from instil.probe.shards import Halving, Shards

@@ -218,10 +218,20 @@ Lengths in tokens: mean (least–most). Exemplars, questions and answers: {sourc
 - Command: `python -m benchmarks.probe`, {results["started"]} to {results["finished"]}.
 - Machine: {machine(results)}.
 - Load average before: {", ".join(map(str, results["load_average_before"]))}.
-{warnings_of(results)}{METHOD}
+{warnings_of(results)}{METHOD.format(left_out=left_out(results))}
 Batch sizes of the peers, each tried once before the rounds, the best in bold:
 
 {peers_list(results)}"""
+
+
+def left_out(results: Results) -> str:
+    """The tokens of questions and answers that need not be computed, as a share of those that must be."""
+    shares = sorted(
+        one["tokens_without_leads_and_pruning"] / one["tokens_that_must_be_computed"] - 1
+        for name, _, one in requests_of(results)
+        if name == "forward"
+    )
+    return " and ".join(f"{100 * share:.0f} %" for share in shares) or "not measured"
 
 
 def sources(results: Results) -> str:
@@ -231,13 +241,16 @@ def sources(results: Results) -> str:
 METHOD = """- **Ours** is timed from the questions' text to the finished answers: tokenising, choosing the runner,
   prefixes, scoring, and decoding where it says so. Loading the model is not part of it, for anyone.
 - **`generate`** answers each prompt once greedily and 16 times at T = 0.5, top-k 40, left padded, prompts of like
-  length together, every stop token given as an end token. The bar is held against ours on the same few
-  facts; more facts share their prefixes better and are shown beside it.
+  length together, every stop token given as an end token. The bar is held against ours on the same facts.
+  The rate of `generate` does not depend on their number; ours rises with it, since facts share prefixes: that is shown
+  beside it.
 - **lm-eval** scores every listed answer with one stop token behind it; the ids are handed over ready, so its tokenising
   is not charged. Ours also scores the answer with a full stop and every other stop token.
-- **A plain forward pass** computes as many tokens in dense rows of the lengths that we compute: each question with its
-  answers once, each prefix once. Its rows attend to no prefix, nothing is padded, and logits are computed at as many
-  places as we score. The ratio is of tokens a second.
+- **A plain forward pass** computes as many tokens in dense rows of the lengths that we compute: each prefix once, with
+  what its questions begin with alike; what is left of each question, with those of its answers' tokens that a sample
+  or greedy decoding can come to. Its rows attend to no prefix, nothing is padded, and logits are computed at as many
+  places as we score. The ratio is of tokens a second. What we do not compute at all is not counted: it would be
+  {left_out} more.
 - **The matrix product** is `torch.matmul` of 2,048 tokens with each of the model's own matrices, and of 2,048³, the
   best of several tries and of all shapes. Our operations are two a weight and token (embedding left out), attention of
   each token to what it sees, and logits where one is scored; if the compute meter counts fewer, its count is taken.

@@ -96,7 +96,7 @@ class PlainForward:
         self._model: Any = requests.lm.model
         vocabulary = self._model.config.vocab_size
         device, chance = requests.lm.device, torch.Generator().manual_seed(0)
-        rows = [(len(job.row), job.row.scored) for job in requests.jobs]
+        rows = [(len(row), 1 + len(row.tree)) for row in requests.needed]
         prefixes = [(len(prefix), 0) for prefix in requests.prefixes]
         self._batches: list[tuple[torch.Tensor, int]] = []
         for group in (*dense(rows, batch_tokens), *dense(prefixes, batch_tokens)):

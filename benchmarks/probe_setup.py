@@ -6,8 +6,8 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from transformers.pytorch_utils import Conv1D
 import instil
 from instil.facts import FactSet, Role
 from instil.model import LanguageModel, save
-from instil.probe import ExemplarSets, ProbeConfig, Question, draw_exemplars, questions_of
+from instil.probe import ExemplarSets, ProbeConfig, Question, ask, draw_exemplars, questions_of
 from instil.probe.exact import Job
 from instil.probe.preparing import Preparer
-from instil.probe.rows import Ids
+from instil.probe.rows import Ids, Row, Tree
+from instil.probe.shared_runner import SharedRunner, SharedScored
 from instil.worlds.embedded import demo_facts, embedded_world
 from instil.worlds.pretrain import PretrainConfig
 from instil.worlds.stream import train_tokenizer
@@ -184,6 +185,34 @@ def some(facts: FactSet, relations: int, each: int, seed: int) -> FactSet:
     return FactSet(fact for _, group in groups[:relations] for fact in group.sample(each, seed))
 
 
+class Watched(SharedRunner):
+    """Notes the rows that are computed, with as much of their trees as is."""
+
+    def __init__(self, lm: LanguageModel) -> None:
+        super().__init__(lm)
+        self.rows: list[Row] = []
+
+    def score(self, rows: Sequence[Row], keep: bool = True) -> WatchedScored:
+        scored = super().score(rows, keep)
+        first = len(self.rows)
+        self.rows += [replace(row, tree=Tree((), ()), guessed=0) for row in rows]
+        return WatchedScored(
+            **{each.name: getattr(scored, each.name) for each in fields(scored)}, seen=self, first=first
+        )
+
+
+@dataclass
+class WatchedScored(SharedScored):
+    seen: Watched | None = None
+    first: int = 0
+
+    def behind(self, trees: Mapping[int, Tree]) -> torch.Tensor:
+        assert self.seen is not None
+        for index, tree in trees.items():
+            self.seen.rows[self.first + index] = replace(self.seen.rows[self.first + index], tree=tree)
+        return super().behind(trees)
+
+
 @dataclass(frozen=True)
 class Requests:
     """Facts, put to one model in one way."""
@@ -220,8 +249,17 @@ class Requests:
         ]
 
     @cached_property
+    def needed(self) -> list[Row]:
+        """What must be computed of each prompt, without priors and decoding: what questions begin with alike goes with
+        their prefix, and of the answers' trees there is only what a sample or greedy decoding can come to."""
+        watched = Watched(self.lm)
+        config = self.config.model_copy(update={"prior": False, "decode": False})
+        list(ask(self.lm, self.questions, self.sets, config, runner=watched))
+        return watched.rows
+
+    @cached_property
     def prefixes(self) -> list[Ids]:
-        return list(dict.fromkeys(job.row.prefix for job in self.jobs if job.row.prefix))
+        return list(dict.fromkeys(row.prefix for row in self.needed if row.prefix))
 
     @property
     def facts(self) -> int:
@@ -229,22 +267,28 @@ class Requests:
 
     @property
     def tokens(self) -> int:
-        """Each token that must be computed, once: every prefix, and every row's question and answer tree."""
-        return sum(map(len, self.prefixes)) + sum(len(job.row) for job in self.jobs)
+        """Each token that must be computed, once."""
+        return sum(map(len, self.prefixes)) + sum(map(len, self.needed))
+
+    @property
+    def listed_tokens(self) -> int:
+        """The same, were every question and every listed answer computed behind each prefix: what is asked about."""
+        prefixes = {job.row.prefix for job in self.jobs}
+        return sum(map(len, prefixes)) + sum(len(job.row) for job in self.jobs)
 
     @property
     def scored(self) -> int:
         """Places at which logits are needed."""
-        return sum(job.row.scored for job in self.jobs)
+        return sum(1 + len(row.tree) for row in self.needed)
 
     @property
     def pairs(self) -> int:
         """Pairs of a token and a token it attends to, with itself, none masked."""
         within = sum(len(prefix) * (len(prefix) + 1) // 2 for prefix in self.prefixes)
-        for job in self.jobs:
-            before, asked = len(job.row.prefix), len(job.row.question)
-            within += len(job.row) * before + asked * (asked + 1) // 2
-            within += sum(asked + depth for depth in job.row.tree.depths)
+        for row in self.needed:
+            before, asked = len(row.prefix), len(row.question)
+            within += len(row) * before + asked * (asked + 1) // 2
+            within += sum(asked + depth for depth in row.tree.depths)
         return within
 
     @property
@@ -258,7 +302,7 @@ class Requests:
         return 2.0 * layer_weights(self.lm) * self.tokens + attention + head
 
     def describe(self) -> dict[str, Any]:
-        rows = [job.row for job in self.jobs]
+        rows, needed = [job.row for job in self.jobs], self.needed
         prompts = self.lm.prompts
         answers = [prompts.answer_ids(answer) for question in self.questions for answer in question.answers]
         return {
@@ -266,17 +310,20 @@ class Requests:
             "facts": self.facts,
             "relations": len(self.material.facts.by_relation),
             "prompts": len(rows),
-            "prefixes": len(self.prefixes),
+            "prefixes": len({row.prefix for row in rows}),
             "exemplar_sets": self.config.exemplar_sets,
             "shots": self.config.shots,
             "max_new_tokens": self.config.max_answer_tokens,
             "tokens_that_must_be_computed": self.tokens,
+            "tokens_without_leads_and_pruning": self.listed_tokens,
             "lengths_in_tokens": {
-                "prefix": spread(map(len, self.prefixes)),
+                "prefix": spread(map(len, {row.prefix for row in rows})),
                 "question": spread(len(row.question) for row in rows),
                 "prompt": spread(len(row.prefix) + len(row.question) for row in rows),
                 "answer": spread(map(len, answers)),
                 "answer tree": spread(len(row.tree) for row in rows),
+                "question behind its lead": spread(len(row.question) for row in needed),
+                "answer tree that can be reached": spread(len(row.tree) for row in needed),
             },
         }
 

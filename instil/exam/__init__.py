@@ -10,15 +10,20 @@ from __future__ import annotations
 from instil.exam.abstention import is_abstention
 from instil.exam.answering import Answerer, ModelAnswerer
 from instil.exam.building import assert_not_taught, build_exam, exam_from_facts
+from instil.exam.calibration import calibration
 from instil.exam.config import ExamConfig
-from instil.exam.figures import FIGURES, by_category, headline, made_up, transition_matrix
+from instil.exam.figures import FIGURES, FURTHER_FIGURES, by_category, headline, made_up, tables, transition_matrix
 from instil.exam.paper import PARTS, Exam, Item
+from instil.exam.parts import KINDS, OwnQuestion, read_questions
 from instil.exam.sitting import Answer, ExamResult, TextScore, sit
 from instil.exam.statistics import Bootstrap, Figure, crossed, in_words, paired_difference, perplexity, share
 from instil.exam.verdicts import Ruling, Verdict, counts, verdicts
+from instil.exam.writing import Forced, Writer
 
 __all__ = [
     "FIGURES",
+    "FURTHER_FIGURES",
+    "KINDS",
     "PARTS",
     "Answer",
     "Answerer",
@@ -27,14 +32,18 @@ __all__ = [
     "ExamConfig",
     "ExamResult",
     "Figure",
+    "Forced",
     "Item",
     "ModelAnswerer",
+    "OwnQuestion",
     "Ruling",
     "TextScore",
     "Verdict",
+    "Writer",
     "assert_not_taught",
     "build_exam",
     "by_category",
+    "calibration",
     "counts",
     "crossed",
     "exam_from_facts",
@@ -44,8 +53,10 @@ __all__ = [
     "made_up",
     "paired_difference",
     "perplexity",
+    "read_questions",
     "share",
     "sit",
+    "tables",
     "transition_matrix",
     "verdicts",
 ]

@@ -18,7 +18,7 @@ from instil.files import fingerprint, write_json
 from instil.ledger import Ledger
 from instil.lesson import Lesson, Roles, Tell
 from instil.loop.folder import RunFolder, claimed, refuse_foreign
-from instil.loop.inputs import Inputs, read_inputs
+from instil.loop.inputs import Inputs, read_inputs, too_long
 from instil.loop.summary import set_up, summarise
 from instil.probe import MasteryMap
 
@@ -194,6 +194,11 @@ class Run:
             general_texts=self.inputs.general,
             config=self.inputs.exam,
             probe_config=self.inputs.probe,
+            exemplar_facts=self.inputs.roles[Role.EXEMPLAR],
+            same_subject=self.inputs.same_subject,
+            taught_texts=[document.text for document in self.inputs.documents],
+            own_questions=self.inputs.own_questions,
+            fits=lambda question: too_long(self.inputs.model, question.text, question.answers) is None,
         )
         exam.write(self.folder.exam)
         return exam

@@ -71,4 +71,5 @@ def summarise(
         "transition": exams.transition_matrix(exam, before, after),
         "verdicts": dict(Counter(str(verdict.verdict) for verdict in verdicts)),
         "by_category": exams.by_category(exam, before, after),
+        **exams.tables(exam, before, after),
     }

@@ -54,6 +54,9 @@ def build(
     general: Annotated[
         Path | None, typer.Option("--general", metavar="FILE", help="General text for perplexity: documents, or .txt.")
     ] = None,
+    questions: Annotated[
+        Path | None, typer.Option("--questions", metavar="FILE", help="Your own questions, JSONL or CSV.")
+    ] = None,
     config: Config = None,
     overrides: Set = None,
     layout: Layout = None,
@@ -65,7 +68,7 @@ def build(
 
     Facts are asked by their role; those without one as facts to be taught. Settings are sections `exam` and `probe`.
     """
-    from instil.exam import ExamConfig, exam_from_facts
+    from instil.exam import ExamConfig, exam_from_facts, read_questions
     from instil.facts import FactSet
     from instil.probe import ProbeConfig
 
@@ -77,7 +80,14 @@ def build(
     probe_config = checked(ProbeConfig, {"seed": terminal.seed, **given.get("probe", {})})
     asked = FactSet.read(facts, layout=layout, templates=templates, skip_invalid=skip_invalid)
     texts = read_general(general) if general is not None else ()
-    exam = exam_from_facts(asked, general_texts=texts, config=exam_config, probe_config=probe_config)
+    own = questions if questions is not None else exam_config.questions
+    exam = exam_from_facts(
+        asked,
+        general_texts=texts,
+        config=exam_config,
+        probe_config=probe_config,
+        own_questions=read_questions(own) if own is not None else (),
+    )
     exam.write(out)
     left_out = [*((line, "reading the facts") for line in asked.left_out), *exam.left_out]
     parts = {part: len(exam.part(part)) for part in exam.parts}

@@ -97,7 +97,7 @@ def headline(
 
 
 def tables(exam: Exam, before: ExamResult, after: ExamResult) -> dict[str, Any]:
-    """What the summary holds beside figures: reliability tables, and what each part asked with how many exemplar sets."""
+    """What the summary holds beside figures: reliability tables, and each part's questions and exemplar sets."""
     check_same_exam(exam, before, after)
     return {
         "reliability": reliability_tables(exam, before, after),

@@ -1,4 +1,4 @@
-"""Tasks of `lm-eval` by name, run on a model before and after teaching. Needs the extra `bench`; loaded only when asked.
+"""Tasks of `lm-eval` by name, run on a model before and after teaching. Needs the extra `bench`.
 
 The harness asks the model in its own way (its prompts, its likelihoods, its stops), so that its numbers are those that
 others publish. Its standard errors are over documents and become intervals by the normal approximation.
@@ -55,7 +55,7 @@ def run_tasks(lm: LanguageModel, tasks: Sequence[str], batch_size: int = 8, limi
         model=HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=batch_size),
         tasks=list(tasks),
         limit=limit,
-        bootstrap_iters=0,
+        bootstrap_iters=1000,
     )
     return results_of(found)
 

@@ -32,7 +32,7 @@ def neighbours(taught: Sequence[Item], held_back: Sequence[Item]) -> frozenset[s
     if not near:
         return frozenset()
     border = sorted(near.values(), reverse=True)[max(1, round(SHARE * len(near))) - 1]
-    return frozenset(name for name, value in near.items() if value >= border)
+    return frozenset(name for name, value in near.items() if value >= border and value > 0)
 
 
 def trigrams(name: str) -> frozenset[str]:

@@ -94,6 +94,7 @@ def read_inputs(
         InputError: anything is missing, malformed, unknown or contradictory.
     """
     from instil.exam import ExamConfig, read_questions
+    from instil.exam.harness import check_tasks
     from instil.facts import plan_roles
     from instil.model import load
     from instil.probe import ProbeConfig, draw_exemplars
@@ -102,6 +103,7 @@ def read_inputs(
     given = read_config(config)
     probe = checked(ProbeConfig, {"seed": seed, **given.pop("probe", {})}, "probe")
     exam = checked(ExamConfig, {"seed": seed, **given.pop("exam", {})}, "exam")
+    check_tasks(exam.lm_eval_tasks)
     settings = recipe.settings(with_shortcuts(given, seed=seed, adapter=adapter))
 
     if facts is None and roles is None:

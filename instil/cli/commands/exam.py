@@ -121,10 +121,12 @@ def run(
 ) -> None:
     """Let a model sit a frozen exam. Writes summary.json: accuracy by part, with intervals, and perplexity."""
     from instil.exam import Exam, ModelAnswerer, sit
+    from instil.exam.harness import check_tasks, run_tasks
     from instil.files import sweep, write_json
 
     check_out(out)
     exam = Exam.read(exam_file)
+    check_tasks(exam.config.lm_eval_tasks)
     finished = finished_or_refused(out, exam, model, resume)
     sweep(out)
     if finished is not None:
@@ -149,6 +151,8 @@ def run(
         _clear(out)
         raise
     summary = summarise(exam, result, learner.describe(), started) | {"plan": plan_of(exam, model)}
+    if exam.config.lm_eval_tasks:
+        summary["lm_eval"] = run_tasks(learner, exam.config.lm_eval_tasks)
     write_json(out / "summary.json", summary)
     _clear(out)
     terminal.result(summary)

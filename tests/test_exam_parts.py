@@ -113,11 +113,8 @@ def test_invariant_5_an_exam_of_all_parts_is_frozen_and_survives_its_file(demo: 
     assert again.items == demo.items and again.openings == demo.openings and again.fingerprint == demo.fingerprint
     assert {p: s.sets for p, s in again.own_exemplars.items()} == {p: s.sets for p, s in demo.own_exemplars.items()}
     text = (tmp_path / "exam.jsonl").read_text(encoding="utf-8")
-    for old, new in (
-        ('"options": ["', '"options": ["A '),
-        ('"through": "', '"through": "x'),
-        ('"opening": "', '"opening": "x'),
-    ):
+    for field in ('"options": ["', '"through": "', '"opening": "', '"exemplars_of": "reversed", "relation": "'):
+        assert field in text
         (tmp_path / "changed.jsonl").write_text(text.replace(field, field + "x", 1), encoding="utf-8")
         with pytest.raises(InputError, match="changed after it was frozen"):
             Exam.read(tmp_path / "changed.jsonl")

@@ -17,6 +17,9 @@ from instil.exam.statistics import Figure
 if TYPE_CHECKING:
     from instil.model import LanguageModel
 
+MORE_TASKS: str | None = None
+"""A folder of further task files, as lm-eval's `include_path`."""
+
 Results = dict[str, dict[str, Any]]
 """Task name to {"n": documents, "metrics": {metric: [value, standard error or None]}}."""
 
@@ -54,6 +57,7 @@ def run_tasks(lm: LanguageModel, tasks: Sequence[str], batch_size: int = 8, limi
     found = lm_eval.simple_evaluate(
         model=HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=batch_size),
         tasks=list(tasks),
+        task_manager=_manager(),
         limit=limit,
         bootstrap_iters=1000,
     )
@@ -100,4 +104,4 @@ def _manager() -> Any:
             field="exam.lm_eval_tasks",
             found="not installed",
         ) from None
-    return TaskManager()
+    return TaskManager(include_path=MORE_TASKS)

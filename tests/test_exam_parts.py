@@ -383,3 +383,28 @@ def test_missing_and_empty_files_of_questions_are_refused(tmp_path: Path) -> Non
         read_questions(tmp_path / "none.jsonl")
     with pytest.raises(InputError):
         read_questions(own(tmp_path, ""))
+
+
+# ----------------------------------------------------------------------- the page
+
+
+def test_the_examples_of_the_page_are_the_demos_first_questions() -> None:
+    from instil.facts import Corpus, plan_roles
+    from instil.loop.inputs import beside_the_target
+
+    given, config = demo_facts(), ProbeConfig()
+    plan = plan_roles(given, seed=0)
+    exam = build_exam(
+        plan[Role.TARGET],
+        plan[Role.HELD_BACK],
+        plan[Role.DEVELOPMENT],
+        exemplars=draw_exemplars(plan[Role.EXEMPLAR], given.by_relation, config),
+        exemplar_facts=plan[Role.EXEMPLAR],
+        same_subject=beside_the_target(given, plan, Corpus(())),
+        probe_config=config,
+    )
+    page = (Path(__file__).parent.parent / "docs" / "exam.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    shown = {part.strip("`"): (question, answer) for part, _, question, answer in rows}
+    first = {part: exam.part(part)[0] for part in exam.parts if not part.startswith("bare")}
+    assert shown == {part: (question.text, question.answers[0]) for part, question in first.items()}

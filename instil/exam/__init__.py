@@ -11,8 +11,9 @@ from instil.exam.abstention import is_abstention
 from instil.exam.answering import Answerer, ModelAnswerer
 from instil.exam.building import assert_not_taught, build_exam, exam_from_facts
 from instil.exam.calibration import calibration
+from instil.exam.claims import made_up
 from instil.exam.config import ExamConfig
-from instil.exam.figures import FIGURES, FURTHER_FIGURES, by_category, headline, made_up, tables, transition_matrix
+from instil.exam.figures import FIGURES, FURTHER_FIGURES, by_category, headline, tables, transition_matrix
 from instil.exam.paper import PARTS, Exam, Item
 from instil.exam.parts import KINDS, OwnQuestion, read_questions
 from instil.exam.sitting import Answer, ExamResult, TextScore, sit

@@ -9,6 +9,7 @@ from typing import Final
 from instil.answers import normalise
 from instil.exam import statistics as st
 from instil.exam.abstention import is_abstention
+from instil.exam.claims import confidence_is_known, made_up
 from instil.exam.nearness import neighbours
 from instil.exam.pairing import Pair, before_and_after, pairs_of, share_of
 from instil.exam.paper import (
@@ -143,10 +144,10 @@ def _untouched(name: str, pairs: list[Pair], how: st.Bootstrap) -> dict[str, st.
 
 
 def _of_nobody(exam: Exam, pairs: list[Pair], how: st.Bootstrap) -> dict[str, st.Figure]:
-    from instil.exam.figures import made_up
-
-    figure = share_of(pairs, lambda pair: made_up(pair[1], exam), how, "none asked")
-    figure = replace(figure, before=sum(made_up(pair[0], exam) for pair in pairs) / len(pairs))
+    scored = [pair for pair in pairs if all(confidence_is_known(answer, exam) for answer in pair)]
+    figure = share_of(scored, lambda pair: made_up(pair[1], exam), how, "no answer could be scored")
+    if scored:
+        figure = replace(figure, before=sum(made_up(pair[0], exam) for pair in scored) / len(scored))
     if not exam.config.confidence_sets:
         figure = st.Figure(None, None, None, len(pairs), 0, "the exam was set not to ask for confidence")
     return {

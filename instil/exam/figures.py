@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from instil.errors import InputError
 from instil.exam import statistics as st
-from instil.exam.abstention import is_abstention
 from instil.exam.beyond import BEYOND, beyond
 from instil.exam.calibration import calibration, reliability_tables
+from instil.exam.claims import confidence_is_known, made_up
 from instil.exam.knowedit import KNOWEDIT, knowedit
 from instil.exam.pairing import Pair, clusters_of, pairs_of, share_of
 from instil.exam.paper import AS_WORDED, HELD_BACK, REWORDED, Exam
-from instil.exam.sitting import Answer, ExamResult
-from instil.exam.verdicts import CONFIDENT, Ruling, Verdict, check_same_exam
+from instil.exam.sitting import ExamResult
+from instil.exam.verdicts import Ruling, Verdict, check_same_exam
 from instil.probe import Category
 
 KNOWN_NOW: Final = (Ruling.LEARNED, Ruling.LEARNED_AS_WORDED, Ruling.KEPT, Ruling.UPDATED)
@@ -141,21 +141,7 @@ def by_category(exam: Exam, before: ExamResult, after: ExamResult) -> list[dict[
     return rows
 
 
-def made_up(answer: Answer, exam: Exam) -> bool:
-    """Wrong, no abstention, and confident: one sample is this answer with probability at least one half."""
-    return _claims_wrongly(answer, exam) and answer.p_own is not None and answer.p_own >= CONFIDENT
-
-
-def confidence_is_known(answer: Answer, exam: Exam) -> bool:
-    """Whether it can be told if the answer is made up: it is right, an abstention, or its probability was computed."""
-    return answer.p_own is not None or not _claims_wrongly(answer, exam)
-
-
 # -------------------------------------------------------------------- private
-
-
-def _claims_wrongly(answer: Answer, exam: Exam) -> bool:
-    return not (answer.known or answer.said_right or is_abstention(answer.said, exam.config.abstentions))
 
 
 def _check_verdicts(after: ExamResult, verdicts: Sequence[Verdict]) -> None:

@@ -24,6 +24,7 @@ from instil.exam import (
     build_exam,
     harness,
     headline,
+    of_one_state,
     sit,
     tables,
     verdicts,
@@ -180,6 +181,15 @@ def test_every_figure_is_described_and_parts_that_are_not_asked_have_none() -> N
     assert set(FIGURES) < set(found) <= {*FIGURES, *FURTHER_FIGURES}
     few = full(parts=())
     assert "accuracy_choice_after" not in headline(few, scripted(few), scripted(few))
+
+
+def test_one_state_has_figures_by_itself() -> None:
+    paper = full()
+    found = of_one_state(paper, scripted(paper, right(paper, "completed", "bare")))
+    assert found["accuracy_completed"].value == 1 == found["knowedit_edit_success"].value
+    assert found["accuracy_choice"].value == 0 and found["made_up_no_such_subject"].value == 1
+    assert all(figure.before is None for figure in found.values())
+    assert not any("locality" in name or "unchanged" in name or "before" in name for name in found)
 
 
 # -------------------------------------------------------------------- KnowEdit

@@ -20,7 +20,7 @@ from instil.exam.parts.two_hops import hop_wording, phrases
 from instil.facts import Fact, FactSet, Role
 from instil.probe import ProbeConfig, draw_exemplars
 from instil.worlds import demo_facts
-from tests.exam_data import PLACES, PROBE, exemplars, fact
+from tests.exam_data import PLACES, PROBE, exemplars, fact, facts
 
 CONFIG = ExamConfig(resamples=200, part_facts=40, openings=3)
 NAMES = ("Ada Byron", "Alan Mathison", "Grace Murray", "Emmy Fritz", "Kurt Adolf", "Marie Salomea", "Niels David")
@@ -383,6 +383,23 @@ def test_missing_and_empty_files_of_questions_are_refused(tmp_path: Path) -> Non
         read_questions(tmp_path / "none.jsonl")
     with pytest.raises(InputError):
         read_questions(own(tmp_path, ""))
+
+
+def test_the_command_builds_an_exam_with_own_questions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from instil.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    facts(0, 30).write("facts.jsonl")
+    own(tmp_path, '{"question": "What is the capital of Peru?", "answers": ["Lima"]}\n')
+    words = ["exam", "build", "facts.jsonl", "--out", "exam.jsonl", "--json", "--questions"]
+    assert main([*words, "own.jsonl"]) == 0
+    exam = Exam.read("exam.jsonl")
+    assert [question.text for question in exam.part("own_other")] == ["What is the capital of Peru?"]
+    assert exam.config.questions is None and str(tmp_path) not in Path("exam.jsonl").read_text(encoding="utf-8")
+    assert main([*words, "none.jsonl", "--force"]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------- the page

@@ -13,7 +13,7 @@ from instil.exam.building import assert_not_taught, build_exam, exam_from_facts
 from instil.exam.calibration import calibration
 from instil.exam.claims import made_up
 from instil.exam.config import ExamConfig
-from instil.exam.figures import FIGURES, FURTHER_FIGURES, by_category, headline, tables, transition_matrix
+from instil.exam.figures import FIGURES, FURTHER_FIGURES, by_category, headline, of_one_state, tables, transition_matrix
 from instil.exam.paper import PARTS, Exam, Item
 from instil.exam.parts import KINDS, OwnQuestion, read_questions
 from instil.exam.sitting import Answer, ExamResult, TextScore, sit
@@ -52,6 +52,7 @@ __all__ = [
     "in_words",
     "is_abstention",
     "made_up",
+    "of_one_state",
     "paired_difference",
     "perplexity",
     "read_questions",

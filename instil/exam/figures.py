@@ -96,6 +96,18 @@ def headline(
     }
 
 
+def of_one_state(exam: Exam, result: ExamResult) -> dict[str, st.Figure]:
+    """The further figures that one state of a model has by itself, for an exam that is sat once: accuracy of the parts,
+    what is made up and abstained, calibration, KnowEdit's figures but locality. Named without "before" and "after"."""
+    check_same_exam(exam, result)
+    told = {**beyond(exam, result, result), **calibration(exam, result, result), **knowedit(exam, result, result)}
+    return {
+        name.removesuffix("_after"): replace(figure, before=None, after=None)
+        for name, figure in told.items()
+        if not name.endswith(("_before", "_change", "_retained", "_unchanged")) and "_locality" not in name
+    }
+
+
 def tables(exam: Exam, before: ExamResult, after: ExamResult) -> dict[str, Any]:
     """What the summary holds beside figures: reliability tables, and each part's questions and exemplar sets."""
     check_same_exam(exam, before, after)

@@ -190,7 +190,7 @@ def finished_or_refused(out: Path, exam: Exam, model: str, resume: bool) -> dict
 
 def summarise(exam: Exam, result: ExamResult, model: dict[str, Any], started: datetime) -> dict[str, Any]:
     """What is written: every figure with its interval, clustered by subject."""
-    from instil.exam import perplexity, share
+    from instil.exam import of_one_state, perplexity, share
     from instil.version import __version__
 
     how = exam.config.bootstrap
@@ -200,6 +200,7 @@ def summarise(exam: Exam, result: ExamResult, model: dict[str, Any], started: da
         clusters = [answer.cluster for answer in answers]
         figures[f"known_{part}"] = share([answer.known for answer in answers], clusters, how).to_dict()
         figures[f"accuracy_{part}"] = share([answer.asked.p_greedy for answer in answers], clusters, how).to_dict()
+    figures |= {name: one.to_dict() for name, one in of_one_state(exam, result).items() if name not in figures}
     if result.texts:
         nll, tokens = [text.nll for text in result.texts], [text.tokens for text in result.texts]
         figures["perplexity"] = perplexity(nll, tokens, range(len(nll)), how).to_dict()
@@ -229,7 +230,7 @@ def figures_table(summary: dict[str, Any]) -> Any:
     def said(name: str, value: float | None) -> str:
         if value is None:
             return "–"
-        return f"{value:.2f}" if name == "perplexity" else f"{100 * value:.1f} %"
+        return f"{value:.2f}" if name in ("perplexity", "knowedit_fluency") else f"{100 * value:.1f} %"
 
     rows = [
         (

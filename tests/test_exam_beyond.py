@@ -391,3 +391,35 @@ def test_the_harness_runs_a_task_on_a_model(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(harness, "MORE_TASKS", str(tmp_path))
     found = run_tasks(language_model("gpt2"), ("instil_own",))
     assert found["instil_own"]["n"] == 4 and found["instil_own"]["metrics"]["acc,none"][0] in (0.0, 1.0)
+
+
+# --------------------------------------------------------------- what `teach` is told
+
+
+def test_teach_takes_own_questions_and_facts_beside_the_target_from_its_files(tmp_path: Path) -> None:
+    from instil.facts import Corpus, Document, Role, plan_roles
+    from instil.loop.inputs import beside_the_target, read_inputs
+    from tests.half_taught import facts as half_taught_facts
+    from tests.half_taught import half_taught
+
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"question": "Is this asked?", "answers": ["yes"]}\n', encoding="utf-8")
+    options: dict[str, object] = {
+        **dict.fromkeys(("documents", "budget", "roles", "general", "adapter")),
+        "method": "sft",
+        "seed": 0,
+        "dtype": "auto",
+        "device": "auto",
+    }
+
+    def inputs(**exam: object) -> object:
+        return read_inputs(half_taught(), half_taught_facts(), config={"exam": exam}, **options)  # type: ignore[arg-type]
+
+    assert [one.text for one in inputs(questions=str(path)).own_questions] == ["Is this asked?"]  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="no such file"):
+        inputs(questions=str(tmp_path / "none.jsonl"))
+    given = FactSet([born(0, role=Role.TARGET), married(0, role=Role.HELD_BACK), born(2, role=Role.HELD_BACK)])
+    plan = plan_roles(given, seed=0)
+    assert [fact.id for fact in beside_the_target(given, plan, Corpus(()))] == ["m0"]
+    told = Corpus([Document("d", "Ada Byron is married.", subject="Ada Byron")])
+    assert not len(beside_the_target(given, plan, told)), "the document may tell it"

@@ -282,6 +282,14 @@ def test_subjects_that_do_not_exist_have_new_names(demo: Exam) -> None:
     assert all(is_abstention(question.answers[0]) for question in asked)
 
 
+def test_a_name_of_a_fact_that_is_not_asked_is_no_new_name() -> None:
+    made = Fact("other", "Who is it?", ("x",), "Ada Mathison")
+    target = [born(0), born(1)]
+    assert "Ada Mathison" in {question.subject for question in paper(target).part("no_such_subject")}
+    exam = paper(target, others=FactSet([made]))
+    assert "Ada Mathison" not in {question.subject for question in exam.part("no_such_subject")}
+
+
 def test_names_that_cannot_be_made_are_left_out_and_listed() -> None:
     import random
 
@@ -418,6 +426,7 @@ def test_the_examples_of_the_page_are_the_demos_first_questions() -> None:
         exemplars=draw_exemplars(plan[Role.EXEMPLAR], given.by_relation, config),
         exemplar_facts=plan[Role.EXEMPLAR],
         same_subject=beside_the_target(given, plan, Corpus(())),
+        others=plan[Role.KNOWN],
         probe_config=config,
     )
     page = (Path(__file__).parent.parent / "docs" / "exam.md").read_text(encoding="utf-8")

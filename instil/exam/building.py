@@ -42,6 +42,7 @@ def build_exam(
     taught_texts: Sequence[str] = (),
     own_questions: Sequence[OwnQuestion] = (),
     fits: Callable[[Question], bool] = lambda question: True,
+    others: FactSet = NO_FACTS,
 ) -> Exam:
     """The exam of a lesson: the same questions, exemplars, texts and order before and after teaching.
 
@@ -63,6 +64,8 @@ def build_exam(
         own_questions: from `instil.exam.read_questions`.
         fits: whether a question fits into the context window of the model that is to sit the exam; what does not, of
             the parts that ask more than a fact's own wordings, is left out and listed.
+        others: further facts, for replay or practice say: not asked, but their subjects exist, and their answers are
+            right where a subject is asked for.
 
     Raises:
         InputError: there is nothing to ask, a fact has two roles, an exemplar is examined, or the exemplar sets are
@@ -101,6 +104,7 @@ def build_exam(
         items=paper.items,
         left_out=paper.left_out,
         fits=fits,
+        others=others,
     )
     own_exemplars = add_further_parts(material)
     material.items += own_items(material, own_questions)
@@ -144,6 +148,7 @@ def exam_from_facts(
     asked = facts.where(lambda fact: fact.id not in away)
     target = asked.where(lambda fact: fact.role in (None, Role.TARGET))
     exemplars = draw_exemplars(exemplar_facts + reserved, sorted({fact.relation or "" for fact in asked}), probe_config)
+    not_asked = [fact for fact in asked if fact.role in (Role.PRACTICE, Role.KNOWN)]
     held_back = asked.with_role(Role.HELD_BACK)
     beside = config is None or "same_subject" in config.parts
     same_subject = held_back.where(lambda fact: beside and fact.subject is not None and fact.subject in target.subjects)
@@ -158,8 +163,8 @@ def exam_from_facts(
         exemplar_facts=exemplar_facts + reserved,
         same_subject=same_subject,
         own_questions=own_questions,
+        others=FactSet(not_asked),
     )
-    not_asked = [fact for fact in asked if fact.role in (Role.PRACTICE, Role.KNOWN)]
     notes = [
         *((f"fact {fact.id}", "reserved as an exemplar") for fact in reserved),
         *((f"fact {fact.id}", f"its role is {fact.role}") for fact in not_asked),

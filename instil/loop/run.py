@@ -198,6 +198,7 @@ class Run:
             same_subject=self.inputs.same_subject,
             taught_texts=[document.text for document in self.inputs.documents],
             own_questions=self.inputs.own_questions,
+            others=self.inputs.roles[Role.KNOWN] + self.inputs.roles[Role.PRACTICE],
             fits=lambda question: too_long(self.inputs.model, question.text, question.answers) is None,
         )
         exam.write(self.folder.exam)

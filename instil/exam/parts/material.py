@@ -38,6 +38,7 @@ class Material:
         items: what is asked so far; later parts may build on earlier ones.
         left_out: what is not asked, as (what, reason).
         fits: whether a question fits into the context window, as far as that is known.
+        others: further facts, which are not asked; their subjects exist and their answers are right.
         pools: relation to its answers, made when the first choice is.
     """
 
@@ -52,12 +53,14 @@ class Material:
     items: list[Item] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     fits: Callable[[Question], bool] = lambda question: True
+    others: FactSet = NO_FACTS
     pools: dict[str | None, Any] = field(default_factory=dict)
 
     @cached_property
     def everything(self) -> FactSet:
         """All facts that are known of, each once."""
-        return self.target + self.held_back + self.development + self.same_subject + self.exemplar_facts
+        asked = self.target + self.held_back + self.development + self.same_subject
+        return asked + self.exemplar_facts + self.others
 
     def chance(self, part: str) -> random.Random:
         """The draws of one part, which no other part changes."""

@@ -11,7 +11,7 @@ from instil.facts import Fact, FactSet, Role
 from instil.probe import Asked, ExemplarSets, ProbeConfig, Question, any_of, categorise, draw_exemplars
 
 PLACES = ("Paris", "London", "Vienna", "Warsaw", "Stockholm", "Princeton", "Manchester", "Copenhagen")
-QUICK = ExamConfig(resamples=200)
+QUICK = ExamConfig(resamples=200, parts=())
 PROBE = ProbeConfig(exemplar_sets=4, shots=2)
 
 

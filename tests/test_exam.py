@@ -106,7 +106,8 @@ def test_an_exam_of_a_file_with_roles_follows_them() -> None:
 
 def test_general_texts_are_drawn_and_the_rest_is_counted() -> None:
     paper = exam(
-        texts=[f"Text number {n}." for n in range(9)] + [" ", "Text number 0."], config=ExamConfig(general_texts=4)
+        texts=[f"Text number {n}." for n in range(9)] + [" ", "Text number 0."],
+        config=QUICK.model_copy(update={"general_texts": 4}),
     )
     assert len(paper.general_texts) == 4
     assert [what for what, _ in paper.left_out] == ["2 general texts", "5 general texts"]
@@ -204,12 +205,12 @@ def test_lines_taken_away_or_moved_are_refused(tmp_path: Path) -> None:
         ("", "not an exam"),
         ("{}\n", "not an exam"),
         ("[]\n", "not a line"),
-        ('{"exam": 1', "not JSON"),
-        ('{"exam": 2}\n', "another version"),
-        ('{"exam": 1}\n', "header"),
-        ('{"exam": 1}\n{"part": "poetry", "wording": 0}\n', "not a line"),
-        ('{"exam": 1}\n7\n', "not a line"),
-        ('{"exam": 1, "config": {"wordings": -1}, "probe": {}, "left_out": [], "fingerprint": ""}\n', "header"),
+        ('{"exam": 2', "not JSON"),
+        ('{"exam": 1}\n', "another version"),
+        ('{"exam": 2}\n', "header"),
+        ('{"exam": 2}\n{"part": "poetry", "wording": 0}\n', "not a line"),
+        ('{"exam": 2}\n7\n', "not a line"),
+        ('{"exam": 2, "config": {"wordings": -1}, "probe": {}, "left_out": [], "fingerprint": ""}\n', "header"),
     ],
 )
 def test_what_is_no_exam_is_refused_in_one_line(tmp_path: Path, text: str, what: str) -> None:

@@ -64,7 +64,7 @@ def test_ledger_holds_every_answer_of_every_state(taught: Any) -> None:
     assert labels == ["before", "stage 1", "stage 2", "after"]
     exam = Exam.read(taught.out / "exam.jsonl")
     answers = ledger.read("answers", purpose="exam").to_pylist()
-    assert len(answers) == 2 * (len(exam) + len(exam.general_texts))
+    assert len(answers) == 2 * (len(exam) + len(exam.general_texts) + len(exam.openings))
     deciding = ledger.read("answers", purpose="deciding").to_pylist()
     assert {row["state_id"].rpartition(":")[2] for row in deciding} >= {"before", "stage 1"}
 

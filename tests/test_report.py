@@ -476,3 +476,30 @@ def test_words_name_every_category() -> None:
     assert set(words.CATEGORIES) == set(words.CATEGORY_WORDS) == set(words.CATEGORY_MEANING)
     assert set(words.CATEGORIES) == set(palette.CATEGORY_COLOURS)
     assert set(words.VERDICTS) == set(words.VERDICT_MEANING)
+
+
+def test_every_part_of_the_exam_has_a_line_in_its_group(run: Path, rows: Tables) -> None:
+    summary = json.loads(rows["runs"][-1]["summary_json"])
+    figure = {"value": 0.25, "low": 0.1, "high": 0.4, "n": 80, "clusters": 70}
+    summary["headline"] |= {
+        "accuracy_reversed_before": figure,
+        "accuracy_reversed_after": figure | {"value": 0.5, "low": 0.4, "high": 0.6},
+        "knowedit_fluency": figure | {"value": 5.25, "low": 4.0, "high": 6.0, "before": 5.5},
+    }
+    groups = {group["label"].split(":")[0]: group["rows"] for group in report_data(run, summary=summary)["groups"]}
+    (reverse,) = [row for row in groups["Generalization"] if row["name"] == "accuracy_reversed"]
+    assert (reverse["before"], reverse["n"]) == (words.percent(0.25), 80) and reverse["change"] == "higher"
+    (fluency,) = groups["KnowEdit's figures, without worked examples"]
+    assert (fluency["before"], fluency["after"], fluency["interval"]) == ("5.50", "5.25", "4.00 to 6.00")
+    assert "Locality" not in groups
+    build_report(run, summary=summary)
+    assert "Asked in other ways" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_groups_name_figures_that_the_exam_has() -> None:
+    from instil.exam import FIGURES, FURTHER_FIGURES
+    from instil.report.groups import GROUPS
+
+    known = {*FIGURES, *FURTHER_FIGURES}
+    named = [name for lines in GROUPS.values() for name, _ in lines]
+    assert all(name in known or f"{name}_after" in known for name in named) and len(set(named)) == len(named)

@@ -10,15 +10,21 @@ from __future__ import annotations
 from instil.exam.abstention import is_abstention
 from instil.exam.answering import Answerer, ModelAnswerer
 from instil.exam.building import assert_not_taught, build_exam, exam_from_facts
+from instil.exam.calibration import calibration
+from instil.exam.claims import made_up
 from instil.exam.config import ExamConfig
-from instil.exam.figures import FIGURES, by_category, headline, made_up, transition_matrix
+from instil.exam.figures import FIGURES, FURTHER_FIGURES, by_category, headline, of_one_state, tables, transition_matrix
 from instil.exam.paper import PARTS, Exam, Item
+from instil.exam.parts import KINDS, OwnQuestion, read_questions
 from instil.exam.sitting import Answer, ExamResult, TextScore, sit
 from instil.exam.statistics import Bootstrap, Figure, crossed, in_words, paired_difference, perplexity, share
 from instil.exam.verdicts import Ruling, Verdict, counts, verdicts
+from instil.exam.writing import Forced, Writer
 
 __all__ = [
     "FIGURES",
+    "FURTHER_FIGURES",
+    "KINDS",
     "PARTS",
     "Answer",
     "Answerer",
@@ -27,14 +33,18 @@ __all__ = [
     "ExamConfig",
     "ExamResult",
     "Figure",
+    "Forced",
     "Item",
     "ModelAnswerer",
+    "OwnQuestion",
     "Ruling",
     "TextScore",
     "Verdict",
+    "Writer",
     "assert_not_taught",
     "build_exam",
     "by_category",
+    "calibration",
     "counts",
     "crossed",
     "exam_from_facts",
@@ -42,10 +52,13 @@ __all__ = [
     "in_words",
     "is_abstention",
     "made_up",
+    "of_one_state",
     "paired_difference",
     "perplexity",
+    "read_questions",
     "share",
     "sit",
+    "tables",
     "transition_matrix",
     "verdicts",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from instil.probe import Asked, ExemplarSets, ProbeConfig, Question
 
 if TYPE_CHECKING:
+    from instil.exam.writing import Forced
     from instil.model import LanguageModel
 
 
@@ -48,3 +49,13 @@ class ModelAnswerer:
         from instil.probe import next_token_nll
 
         return next_token_nll(self.model, texts)
+
+    def forced(self, questions: Sequence[Question]) -> list[Forced]:
+        from instil.exam.writing import forced
+
+        return forced(self.model, questions)
+
+    def written(self, openings: Sequence[str], tokens: int, config: ProbeConfig) -> list[str]:
+        from instil.exam.writing import written
+
+        return written(self.model, openings, tokens, config)

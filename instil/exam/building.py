@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from instil.errors import InputError
 from instil.exam.config import ExamConfig
@@ -14,10 +14,12 @@ from instil.exam.paper import (
     DEVELOPMENT,
     HELD_BACK,
     HELD_BACK_REWORDED,
+    PARTS,
     REWORDED,
     Exam,
     Item,
 )
+from instil.exam.parts import Material, OwnQuestion, add_further_parts, openings, own_items
 from instil.facts import Fact, FactSet, Role
 from instil.probe import ExemplarSets, ProbeConfig, Question, draw_exemplars
 
@@ -35,6 +37,12 @@ def build_exam(
     general_texts: Sequence[str] = (),
     config: ExamConfig | None = None,
     probe_config: ProbeConfig | None = None,
+    exemplar_facts: FactSet = NO_FACTS,
+    same_subject: FactSet = NO_FACTS,
+    taught_texts: Sequence[str] = (),
+    own_questions: Sequence[OwnQuestion] = (),
+    fits: Callable[[Question], bool] = lambda question: True,
+    others: FactSet = NO_FACTS,
 ) -> Exam:
     """The exam of a lesson: the same questions, exemplars, texts and order before and after teaching.
 
@@ -49,6 +57,15 @@ def build_exam(
         general_texts: for perplexity; `config.general_texts` of them are drawn.
         config: what is asked.
         probe_config: how it is asked; the exemplar sets must be as many as it says.
+        exemplar_facts: the facts behind the exemplars, for worked questions of another form; a part of another form
+            has the exemplars as they are without them.
+        same_subject: facts never taught about subjects that are.
+        taught_texts: documents that are taught; what stands in them word for word is not asked in `config.parts`.
+        own_questions: from `instil.exam.read_questions`.
+        fits: whether a question fits into the context window of the model that is to sit the exam; what does not, of
+            the parts that ask more than a fact's own wordings, is left out and listed.
+        others: further facts, for replay or practice say: not asked, but their subjects exist, and their answers are
+            right where a subject is asked for.
 
     Raises:
         InputError: there is nothing to ask, a fact has two roles, an exemplar is examined, or the exemplar sets are
@@ -75,15 +92,35 @@ def build_exam(
         paper.left_out.append(
             (f"{len(shared)} subjects, such as {shared[0]!r}", "warning: they have facts both taught and held back")
         )
+    material = Material(
+        target=target,
+        held_back=held_back,
+        development=development,
+        same_subject=same_subject,
+        exemplar_facts=exemplar_facts,
+        exemplars=exemplars,
+        config=config,
+        taught_texts=taught_texts,
+        items=paper.items,
+        left_out=paper.left_out,
+        fits=fits,
+        others=others,
+    )
+    own_exemplars = add_further_parts(material)
+    material.items += own_items(material, own_questions)
     if not paper.items:
         raise InputError("there is nothing to ask", expected="at least one fact")
+    order = {part: place for place, part in enumerate(PARTS)}
     return Exam(
-        items=tuple(paper.items),
+        items=tuple(sorted(paper.items, key=lambda item: order[item.part])),
         exemplars=exemplars,
         general_texts=_drawn_texts(general_texts, config, paper.left_out),
-        config=config,
+        # The questions are in the exam; where their file lay is no part of it.
+        config=config.model_copy(update={"questions": None}),
         probe_config=probe_config,
         left_out=tuple(paper.left_out),
+        own_exemplars=own_exemplars,
+        openings=openings(material) if "knowedit" in config.parts else (),
     )
 
 
@@ -93,6 +130,7 @@ def exam_from_facts(
     general_texts: Sequence[str] = (),
     config: ExamConfig | None = None,
     probe_config: ProbeConfig | None = None,
+    own_questions: Sequence[OwnQuestion] = (),
 ) -> Exam:
     """An exam of a file of facts: `instil exam build`.
 
@@ -110,24 +148,29 @@ def exam_from_facts(
     asked = facts.where(lambda fact: fact.id not in away)
     target = asked.where(lambda fact: fact.role in (None, Role.TARGET))
     exemplars = draw_exemplars(exemplar_facts + reserved, sorted({fact.relation or "" for fact in asked}), probe_config)
+    not_asked = [fact for fact in asked if fact.role in (Role.PRACTICE, Role.KNOWN)]
+    held_back = asked.with_role(Role.HELD_BACK)
+    beside = config is None or "same_subject" in config.parts
+    same_subject = held_back.where(lambda fact: beside and fact.subject is not None and fact.subject in target.subjects)
     exam = build_exam(
         target,
-        asked.with_role(Role.HELD_BACK),
+        held_back.where(lambda fact: fact.id not in same_subject.by_id),
         asked.with_role(Role.DEVELOPMENT),
         exemplars=exemplars,
         general_texts=general_texts,
         config=config,
         probe_config=probe_config,
+        exemplar_facts=exemplar_facts + reserved,
+        same_subject=same_subject,
+        own_questions=own_questions,
+        others=FactSet(not_asked),
     )
-    not_asked = [fact for fact in asked if fact.role in (Role.PRACTICE, Role.KNOWN)]
     notes = [
         *((f"fact {fact.id}", "reserved as an exemplar") for fact in reserved),
         *((f"fact {fact.id}", f"its role is {fact.role}") for fact in not_asked),
         *((warning, "drawing exemplars") for warning in exemplars.warnings),
     ]
-    return Exam(
-        exam.items, exam.exemplars, exam.general_texts, exam.config, exam.probe_config, (*exam.left_out, *notes)
-    )
+    return replace(exam, left_out=(*exam.left_out, *notes))
 
 
 def assert_not_taught(exam: Exam, trained_texts: Iterable[str]) -> None:
@@ -142,7 +185,9 @@ def assert_not_taught(exam: Exam, trained_texts: Iterable[str]) -> None:
     Raises:
         InputError: one was found; says which, and where.
     """
-    guarded = [item.question.text for item in exam.items if item.part != AS_WORDED]
+    taught = {words(question.text) for question in exam.part(AS_WORDED)}
+    # A choice and a question without exemplars may be in the very words that are taught.
+    guarded = [item.question.text for item in exam.items if words(item.question.text) not in taught]
     guard = Wordings([*guarded, *exam.general_texts])
     for number, text in enumerate(trained_texts, 1):
         for leaked in guard.in_text(text):

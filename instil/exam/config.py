@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final, Literal, TypeAlias, get_args
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from instil.exam.statistics import Bootstrap
+
+FurtherPart: TypeAlias = Literal[
+    "completed",
+    "reversed",
+    "choice",
+    "choice_as_text",
+    "two_hops",
+    "in_context",
+    "same_subject",
+    "no_such_subject",
+    "knowedit",
+]
+FURTHER_PARTS: Final[tuple[FurtherPart, ...]] = get_args(FurtherPart)
 
 
 class ExamConfig(BaseModel):
@@ -30,6 +45,28 @@ class ExamConfig(BaseModel):
         description="exemplar sets for the probability of the model's own wrong answer; 0: nothing counts as made up",
     )
     general_texts: int = Field(default=64, ge=0, description="texts for perplexity, at most")
+    parts: tuple[FurtherPart, ...] = Field(
+        default=FURTHER_PARTS,
+        description="what is asked beside facts as worded and reworded; docs/exam.md says what each part is",
+    )
+    part_facts: int = Field(
+        default=80, ge=1, description="facts that each of these parts asks at most, drawn by the seed"
+    )
+    part_sets: int = Field(default=2, ge=1, description="exemplar sets for these parts")
+    reverse_subjects: int = Field(
+        default=3, ge=1, description="subjects that the answer may name at most where a fact is asked in reverse"
+    )
+    options: int = Field(default=4, ge=2, le=26, description="answers that a choice offers")
+    openings: int = Field(default=12, ge=0, description="texts that the model goes on with, for KnowEdit's fluency")
+    opening_tokens: int = Field(default=48, ge=8, description="tokens that it writes each time")
+    bins: int = Field(default=10, ge=2, description="bins of equally many answers for the calibration error")
+    questions: str | None = Field(
+        default=None,
+        description="a file of your own questions: question, answers, and optionally fact_id, relation, part",
+    )
+    lm_eval_tasks: tuple[str, ...] = Field(
+        default=(), description="tasks of lm-eval by name, run before and after; needs the extra `bench`"
+    )
     abstentions: tuple[str, ...] = Field(
         default=(), description="answers that begin so say 'I don't know', besides the English ones that are recognised"
     )

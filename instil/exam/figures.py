@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from instil.errors import InputError
 from instil.exam import statistics as st
-from instil.exam.abstention import is_abstention
+from instil.exam.beyond import BEYOND, beyond
+from instil.exam.calibration import calibration, reliability_tables
+from instil.exam.claims import confidence_is_known, made_up
+from instil.exam.knowedit import KNOWEDIT, knowedit
+from instil.exam.pairing import Pair, clusters_of, pairs_of, share_of
 from instil.exam.paper import AS_WORDED, HELD_BACK, REWORDED, Exam
-from instil.exam.sitting import Answer, ExamResult
-from instil.exam.verdicts import CONFIDENT, Ruling, Verdict, check_same_exam
+from instil.exam.sitting import ExamResult
+from instil.exam.verdicts import Ruling, Verdict, check_same_exam
 from instil.probe import Category
 
-Pair = tuple[Answer, Answer]
 KNOWN_NOW: Final = (Ruling.LEARNED, Ruling.LEARNED_AS_WORDED, Ruling.KEPT, Ruling.UPDATED)
 
 FIGURES: Final = {
@@ -37,13 +40,26 @@ FIGURES: Final = {
     "perplexity_after": "the same, after",
     "perplexity_ratio": "after by before, text by text",
 }
-"""What each figure of `headline` measures."""
+"""What each figure of `headline` measures that every exam has."""
+
+FURTHER_FIGURES: Final = {
+    **BEYOND,
+    **{
+        f"calibration_error_{group}_{when}": f"{about}: expected calibration error of the probability of the model's "
+        f"own answer, {when}"
+        for group, about in (("target", "facts to be taught"), ("untaught", "facts never taught"))
+        for when in ("before", "after")
+    },
+    **KNOWEDIT,
+}
+"""What the figures of the further parts measure; an exam has those of the parts that it asks."""
 
 
 def headline(
     exam: Exam, before: ExamResult, after: ExamResult, verdicts: Sequence[Verdict] = ()
 ) -> dict[str, st.Figure]:
-    """Every figure of `FIGURES` with its interval; subjects are resampled, for perplexity texts.
+    """Every figure of `FIGURES`, and those of `FURTHER_FIGURES` that the exam asks for, with intervals; subjects are
+    resampled, for perplexity texts.
 
     A figure that has nothing to rest on has the value None, and a reason.
 
@@ -59,21 +75,48 @@ def headline(
     check_same_exam(exam, before, after)
     _check_verdicts(after, verdicts)
     how = exam.config.bootstrap
-    target, held_back = _pairs(before, after, AS_WORDED), _pairs(before, after, HELD_BACK)
+    target, held_back = pairs_of(before, after, AS_WORDED), pairs_of(before, after, HELD_BACK)
     new = [pair for pair in target if not pair[0].known]
     old = [pair for pair in held_back if pair[0].known]
     never = [pair for pair in held_back if not pair[0].known]
-    retained = _share(old, lambda pair: pair[1].known, how, "no held-back fact was known before")
+    retained = share_of(old, lambda pair: pair[1].known, how, "no held-back fact was known before")
     return {
-        "acquired": _share(new, lambda pair: pair[1].known, how, "every target fact was known before"),
+        "acquired": share_of(new, lambda pair: pair[1].known, how, "every target fact was known before"),
         "acquired_reworded": _acquired_reworded(new, after, how),
         "retained": retained,
         "forgotten": retained.complement(),
         "made_up": _made_up(exam, never, how),
         **_accuracy("target", target, how),
-        **_accuracy("reworded", _pairs(before, after, REWORDED), how, change=False),
+        **_accuracy("reworded", pairs_of(before, after, REWORDED), how, change=False),
         **_accuracy("held_back", held_back, how),
         **_perplexities(before, after, how),
+        **beyond(exam, before, after),
+        **calibration(exam, before, after),
+        **knowedit(exam, before, after),
+    }
+
+
+def of_one_state(exam: Exam, result: ExamResult) -> dict[str, st.Figure]:
+    """The further figures that one state of a model has by itself, for an exam that is sat once: accuracy of the parts,
+    what is made up and abstained, calibration, KnowEdit's figures but locality. Named without "before" and "after"."""
+    check_same_exam(exam, result)
+    told = {**beyond(exam, result, result), **calibration(exam, result, result), **knowedit(exam, result, result)}
+    return {
+        name.removesuffix("_after"): replace(figure, before=None, after=None)
+        for name, figure in told.items()
+        if not name.endswith(("_before", "_change", "_retained", "_unchanged")) and "_locality" not in name
+    }
+
+
+def tables(exam: Exam, before: ExamResult, after: ExamResult) -> dict[str, Any]:
+    """What the summary holds beside figures: reliability tables, and each part's questions and exemplar sets."""
+    check_same_exam(exam, before, after)
+    return {
+        "reliability": reliability_tables(exam, before, after),
+        "exam_parts": {
+            part: {"questions": len(exam.by_part[part]), "exemplar_sets": exam.probe_of(part).exemplar_sets}
+            for part in exam.parts
+        },
     }
 
 
@@ -82,7 +125,7 @@ def transition_matrix(exam: Exam, before: ExamResult, after: ExamResult) -> list
     check_same_exam(exam, before, after)
     order = list(Category)
     matrix = [[0] * len(order) for _ in order]
-    for first, last in _pairs(before, after, AS_WORDED):
+    for first, last in pairs_of(before, after, AS_WORDED):
         matrix[order.index(first.asked.category)][order.index(last.asked.category)] += 1
     return matrix
 
@@ -95,8 +138,8 @@ def by_category(exam: Exam, before: ExamResult, after: ExamResult) -> list[dict[
     how = exam.config.bootstrap
     rows = []
     for category in Category:
-        pairs = [pair for pair in _pairs(before, after, AS_WORDED) if pair[0].asked.category is category]
-        figures = [st.share([pair[when].asked.p_greedy for pair in pairs], _clusters(pairs), how) for when in (0, 1)]
+        pairs = [pair for pair in pairs_of(before, after, AS_WORDED) if pair[0].asked.category is category]
+        figures = [st.share([pair[when].asked.p_greedy for pair in pairs], clusters_of(pairs), how) for when in (0, 1)]
         rows.append(
             {
                 "category": str(category),
@@ -110,21 +153,7 @@ def by_category(exam: Exam, before: ExamResult, after: ExamResult) -> list[dict[
     return rows
 
 
-def made_up(answer: Answer, exam: Exam) -> bool:
-    """Wrong, no abstention, and confident: one sample is this answer with probability at least one half."""
-    return _claims_wrongly(answer, exam) and answer.p_own is not None and answer.p_own >= CONFIDENT
-
-
-def confidence_is_known(answer: Answer, exam: Exam) -> bool:
-    """Whether it can be told if the answer is made up: it is right, an abstention, or its probability was computed."""
-    return answer.p_own is not None or not _claims_wrongly(answer, exam)
-
-
 # -------------------------------------------------------------------- private
-
-
-def _claims_wrongly(answer: Answer, exam: Exam) -> bool:
-    return not (answer.known or answer.said_right or is_abstention(answer.said, exam.config.abstentions))
 
 
 def _check_verdicts(after: ExamResult, verdicts: Sequence[Verdict]) -> None:
@@ -135,21 +164,6 @@ def _check_verdicts(after: ExamResult, verdicts: Sequence[Verdict]) -> None:
             raise InputError("a verdict is not from these results", field=verdict.fact_id, found=str(verdict.verdict))
 
 
-def _pairs(before: ExamResult, after: ExamResult, part: str) -> list[Pair]:
-    """Each question of a part with its answers before and after."""
-    later = {answer.item.question.id: answer for answer in after.answers if answer.item.part == part}
-    return [(answer, later[answer.item.question.id]) for answer in before.answers if answer.item.part == part]
-
-
-def _clusters(pairs: Iterable[Pair]) -> list[str]:
-    return [pair[0].cluster for pair in pairs]
-
-
-def _share(pairs: Sequence[Pair], holds: Callable[[Pair], bool], how: st.Bootstrap, if_none: str) -> st.Figure:
-    figure = st.share([holds(pair) for pair in pairs], _clusters(pairs), how)
-    return figure if pairs else replace(figure, reason=if_none)
-
-
 def _acquired_reworded(new: Sequence[Pair], after: ExamResult, how: st.Bootstrap) -> st.Figure:
     known = after.share_known(REWORDED)
     asked = [pair for pair in new if pair[0].item.question.fact_id in known]
@@ -157,14 +171,14 @@ def _acquired_reworded(new: Sequence[Pair], after: ExamResult, how: st.Bootstrap
     def in_most(pair: Pair) -> bool:
         return known[pair[0].item.question.fact_id] > 0.5
 
-    return _share(asked, in_most, how, "no target fact that was not known before has another wording")
+    return share_of(asked, in_most, how, "no target fact that was not known before has another wording")
 
 
 def _made_up(exam: Exam, never: Sequence[Pair], how: st.Bootstrap) -> st.Figure:
     if not exam.config.confidence_sets:
         return st.Figure(None, None, None, len(never), 0, "the exam was set not to ask for confidence")
     scored = [pair for pair in never if all(confidence_is_known(answer, exam) for answer in pair)]
-    figure = _share(scored, lambda pair: made_up(pair[1], exam), how, "no held-back fact was unknown before")
+    figure = share_of(scored, lambda pair: made_up(pair[1], exam), how, "no held-back fact was unknown before")
     if not scored:
         return figure
     if len(scored) < len(never) and figure.reason is None:
@@ -173,7 +187,7 @@ def _made_up(exam: Exam, never: Sequence[Pair], how: st.Bootstrap) -> st.Figure:
 
 
 def _accuracy(name: str, pairs: Sequence[Pair], how: st.Bootstrap, *, change: bool = True) -> dict[str, st.Figure]:
-    clusters = _clusters(pairs)
+    clusters = clusters_of(pairs)
     first, last = ([pair[when].asked.p_greedy for pair in pairs] for when in (0, 1))
     figures = {
         f"accuracy_{name}_before": st.share(first, clusters, how),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,22 @@ from instil.answers import is_correct
 from instil.errors import InputError
 from instil.exam.abstention import is_abstention
 from instil.exam.answering import Answerer
-from instil.exam.paper import AS_WORDED, FIRST_WORDINGS, GENERAL, HELD_BACK, PARTS, Exam, Item
+from instil.exam.choosing import choose
+from instil.exam.paper import (
+    AS_WORDED,
+    CHOICE,
+    FIRST_WORDINGS,
+    FLUENCY,
+    GENERAL,
+    HELD_BACK,
+    NO_SUCH_SUBJECT,
+    PARTS,
+    SAME_SUBJECT,
+    WITHOUT_EXEMPLARS,
+    Exam,
+    Item,
+)
+from instil.exam.writing import Forced, Writer
 from instil.facts import Role
 from instil.files import atomic, fingerprint
 from instil.ledger.tables import to_arrow
@@ -24,7 +39,7 @@ if TYPE_CHECKING:
 Told = Callable[[int, int], None]
 """Progress: questions and texts done, and how many there are."""
 
-ASKED_FOR_CONFIDENCE: Final = (AS_WORDED, HELD_BACK)
+ASKED_FOR_CONFIDENCE: Final = (AS_WORDED, HELD_BACK, SAME_SUBJECT, NO_SUCH_SUBJECT)
 COPIED: Final = (
     "category",
     "p_greedy",
@@ -50,11 +65,14 @@ class Answer:
         p_own: where the answer given most often is wrong and no abstention: the probability that one sample is this
             answer, which is the model's confidence in it. Mean over `ExamConfig.confidence_sets` exemplar sets. None
             also where that answer cannot be scored.
+        forced: the right answer under teacher forcing, in parts asked without exemplars; None where the answerer
+            cannot be read so.
     """
 
     item: Item
     asked: Asked
     p_own: float | None = None
+    forced: Forced | None = None
 
     @property
     def known(self) -> bool:
@@ -93,12 +111,16 @@ class ExamResult:
         exemplars_fingerprint: of its exemplars.
         answers: in the order of the exam.
         texts: in the order of the exam.
+        written: what the model wrote after each of the exam's openings; empty where it could not be asked to.
+        own_exemplars: fingerprints of the exemplars of parts that have their own.
     """
 
     exam_fingerprint: str
     exemplars_fingerprint: str
     answers: tuple[Answer, ...]
     texts: tuple[TextScore, ...]
+    written: tuple[str, ...] = ()
+    own_exemplars: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def by_part(self) -> Mapping[str, Mapping[str, tuple[Answer, ...]]]:
@@ -148,6 +170,10 @@ class ExamResult:
                     "tokens": text.tokens,
                 }
                 for number, text in enumerate(self.texts)
+            ),
+            *(
+                {**common, "part": FLUENCY, "question_id": f"{FLUENCY}/{number}", "greedy_answer": text}
+                for number, text in enumerate(self.written)
             ),
         ]
 
@@ -211,11 +237,13 @@ class ExamResult:
             "relation": question.relation,
             "question": question.text,
             "answers": list(question.answers),
-            "exemplars_fingerprint": self.exemplars_fingerprint,
+            "exemplars_fingerprint": self.own_exemplars.get(answer.item.part, self.exemplars_fingerprint),
             "known": asked.known,
             "start_category": starts.get(question.fact_id),
             "taught": PARTS[answer.item.part] is Role.TARGET,
             "p_own": answer.p_own,
+            "forced_tokens": None if answer.forced is None else list(answer.forced.tokens),
+            "forced_right": None if answer.forced is None else list(answer.forced.right),
             **{name: getattr(asked, name) for name in COPIED},
         }
 
@@ -232,7 +260,7 @@ def sit(exam: Exam, answerer: Answerer, *, progress: Told | None = None, keep: s
     Raises:
         InputError: the answerer left a question unanswered, or answered one that was not asked.
     """
-    total = len(exam.items) + len(exam.general_texts)
+    total = len(exam.items) + len(exam.general_texts) + len(exam.openings)
     tell = progress or (lambda done, total: None)
     done = 0
     answers: list[Answer] = []
@@ -243,20 +271,25 @@ def sit(exam: Exam, answerer: Answerer, *, progress: Told | None = None, keep: s
         if found is None:
             found = _sit_part(exam, part, answerer, partial(_tell_from, tell, done, total))
             if kept is not None:
-                _result_of(exam, found, ()).save(kept)
+                _result_of(exam, found).save(kept)
         answers += found
         done += len(found)
         tell(done, total)
     texts = _sit_texts(exam, answerer, _kept_part(keep, GENERAL, exam, answerer))
+    tell(done + len(texts), total)
+    written = _sit_openings(exam, answerer, _kept_part(keep, FLUENCY, exam, answerer))
     tell(total, total)
-    return _result_of(exam, answers, texts)
+    return _result_of(exam, answers, texts, written)
 
 
 # -------------------------------------------------------------------- private
 
 
-def _result_of(exam: Exam, answers: Sequence[Answer], texts: Iterable[TextScore]) -> ExamResult:
-    return ExamResult(exam.fingerprint, exam.exemplars.fingerprint, tuple(answers), tuple(texts))
+def _result_of(
+    exam: Exam, answers: Sequence[Answer], texts: Iterable[TextScore] = (), written: Iterable[str] = ()
+) -> ExamResult:
+    own = {part: sets.fingerprint for part, sets in exam.own_exemplars.items()}
+    return ExamResult(exam.fingerprint, exam.exemplars.fingerprint, tuple(answers), tuple(texts), tuple(written), own)
 
 
 def _tell_from(tell: Told, start: int, total: int, done: int) -> None:
@@ -264,6 +297,9 @@ def _tell_from(tell: Told, start: int, total: int, done: int) -> None:
 
 
 def _sit_part(exam: Exam, part: str, answerer: Answerer, tell: Callable[[int], None]) -> list[Answer]:
+    if part == CHOICE:
+        chosen = choose(exam.by_part[part], answerer, exam.exemplars_of(part), exam.probe_of(part), tell)
+        return [Answer(item, found) for item, found in zip(exam.by_part[part], chosen, strict=True)]
     asked: dict[str, Asked] = {}
     questions = exam.part(part)
     for answer in answerer.ask(questions, exam.exemplars_of(part), exam.probe_of(part)):
@@ -272,6 +308,9 @@ def _sit_part(exam: Exam, part: str, answerer: Answerer, tell: Callable[[int], N
     if asked.keys() != {question.id for question in questions}:
         raise InputError("the answerer did not answer what was asked", field=part, found=f"{len(asked)} answers")
     answers = [Answer(item, asked[item.question.id]) for item in exam.by_part[part]]
+    if part in WITHOUT_EXEMPLARS and isinstance(answerer, Writer):
+        told = zip(answers, answerer.forced(questions), strict=True)
+        return [replace(answer, forced=found) for answer, found in told]
     return _with_confidence(exam, answers, answerer) if part in ASKED_FOR_CONFIDENCE else answers
 
 
@@ -303,6 +342,20 @@ def _sit_texts(exam: Exam, answerer: Answerer, kept: Path | None) -> list[TextSc
     if kept is not None:
         _result_of(exam, (), scores).save(kept)
     return scores
+
+
+def _sit_openings(exam: Exam, answerer: Answerer, kept: Path | None) -> list[str]:
+    if not exam.openings or not isinstance(answerer, Writer):
+        return []
+    names = [f"{FLUENCY}/{number}" for number in range(len(exam.openings))]
+    if kept is not None and (rows := _kept_rows(kept, names)) is not None:
+        return [rows[name]["greedy_answer"] for name in names]
+    texts = answerer.written(exam.openings, exam.config.opening_tokens, exam.probe_config)
+    if len(texts) != len(names):
+        raise InputError("the answerer did not go on with every text", found=f"{len(texts)} of {len(names)}")
+    if kept is not None:
+        _result_of(exam, (), (), texts).save(kept)
+    return texts
 
 
 def _scorable(questions: list[Question], exam: Exam, sets: int, config: ProbeConfig, answerer: Answerer) -> list[Asked]:
@@ -345,7 +398,10 @@ def _kept_rows(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]] | 
 
 def _result(exam: Exam, rows: Mapping[str, Mapping[str, Any]], count: int) -> ExamResult:
     texts = [f"{GENERAL}/{number}" for number in range(len(exam.general_texts))]
-    wanted = {*exam.by_id, *texts}
+    openings = [f"{FLUENCY}/{number}" for number in range(len(exam.openings))]
+    # An answerer that writes no text has no rows for the openings: all are there, or none.
+    told = openings if openings and openings[0] in rows else []
+    wanted = {*exam.by_id, *texts, *told}
     if rows.keys() != wanted or len(rows) != count:
         found = f"{len(rows.keys() & wanted)} of its questions, {len(rows.keys() - wanted)} others, {count} rows"
         raise InputError("these are not the answers to this exam", found=found, expected=f"{len(wanted)} rows")
@@ -353,6 +409,7 @@ def _result(exam: Exam, rows: Mapping[str, Mapping[str, Any]], count: int) -> Ex
         exam,
         [_answer(item, rows[item.question.id]) for item in exam.items],
         [TextScore(rows[text]["nll"], rows[text]["tokens"]) for text in texts],
+        [rows[name]["greedy_answer"] for name in told],
     )
 
 
@@ -362,4 +419,6 @@ def _answer(item: Item, row: Mapping[str, Any]) -> Answer:
         raise InputError("these are not the answers to this exam", field=question.id, found=str(row["question"])[:80])
     values: dict[str, Any] = {name: tuple(row[name]) if isinstance(row[name], list) else row[name] for name in COPIED}
     values["category"] = Category(values["category"])
-    return Answer(item, Asked(question.id, question.fact_id, **values), row["p_own"])
+    tokens, right = row.get("forced_tokens"), row.get("forced_right")
+    forced = None if tokens is None or right is None else Forced(tuple(tokens), tuple(right))
+    return Answer(item, Asked(question.id, question.fact_id, **values), row["p_own"], forced)

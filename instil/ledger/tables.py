@@ -78,6 +78,8 @@ TABLES: Final[Mapping[str, Mapping[str, Column]]] = {
         "greedy_answer_by_set": _may_be_empty("texts", "the greedy answer, an exemplar set each"),
         "gold_in_prompt_by_set": _may_be_empty("yes/nos", "an exemplar of the set has the same answer"),
         "p_own": _may_be_empty("number", "probability that one sample is the wrong answer given most often"),
+        "forced_tokens": _may_be_empty("texts", "the likeliest token at each place of the right answer"),
+        "forced_right": _may_be_empty("yes/nos", "whether it is the answer's token"),
         "nll": _may_be_empty("number", "general text: summed negative log-likelihood, in nats"),
         "tokens": _may_be_empty("whole", "general text: tokens scored"),
     },

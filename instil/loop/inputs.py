@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from instil.methods import Method, get
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from instil.exam import ExamConfig
+    from instil.exam import ExamConfig, OwnQuestion
+    from instil.facts.roles import RolePlan
     from instil.model import LanguageModel
     from instil.probe import ExemplarSets, ProbeConfig
 
@@ -32,6 +33,8 @@ class Inputs:
         roles: facts by role, disjoint by subject.
         documents: those that are taught.
         left_out: what was given and is not used, as (what, reason).
+        same_subject: held-back facts about taught subjects, which the exam asks about and nobody teaches.
+        own_questions: the user's own, for the exam.
     """
 
     model: LanguageModel
@@ -46,6 +49,8 @@ class Inputs:
     left_out: tuple[tuple[str, str], ...]
     budget: float | None
     seed: int
+    same_subject: FactSet = field(default_factory=lambda: FactSet(()))
+    own_questions: tuple[OwnQuestion, ...] = ()
 
     @property
     def facts_fingerprint(self) -> str:
@@ -88,7 +93,8 @@ def read_inputs(
     Raises:
         InputError: anything is missing, malformed, unknown or contradictory.
     """
-    from instil.exam import ExamConfig
+    from instil.exam import ExamConfig, read_questions
+    from instil.exam.harness import check_tasks
     from instil.facts import plan_roles
     from instil.model import load
     from instil.probe import ProbeConfig, draw_exemplars
@@ -97,6 +103,7 @@ def read_inputs(
     given = read_config(config)
     probe = checked(ProbeConfig, {"seed": seed, **given.pop("probe", {})}, "probe")
     exam = checked(ExamConfig, {"seed": seed, **given.pop("exam", {})}, "exam")
+    check_tasks(exam.lm_eval_tasks)
     settings = recipe.settings(with_shortcuts(given, seed=seed, adapter=adapter))
 
     if facts is None and roles is None:
@@ -108,6 +115,8 @@ def read_inputs(
         raise InputError("no fact is left to teach", field="role", found="0 facts of role target", expected="some")
     corpus = documents if isinstance(documents, Corpus) else Corpus.read(documents) if documents else Corpus(())
     taught, untaught = divide_documents(corpus, plan.roles)
+    same_subject = beside_the_target(found, plan, taught) if "same_subject" in exam.parts else FactSet(())
+    asked_too = {f"{fact.id} (held_back): its subject" for fact in same_subject}
 
     learner = model if not isinstance(model, str | Path) else load(model, dtype=dtype, device=device)
     asked = [fact for role, group in plan.roles.items() if role is not Role.EXEMPLAR for fact in group]
@@ -116,7 +125,11 @@ def read_inputs(
     refuse_too_long(learner, asked)
     left_out = [
         *((line, "reading the facts") for line in found.left_out),
-        *((line, "dividing the facts into roles") for line in (*plan.left_out, *plan.warnings)),
+        *(
+            (line, "dividing the facts into roles")
+            for line in (*plan.left_out, *plan.warnings)
+            if not line.startswith(tuple(asked_too))
+        ),
         *((line, "reading the documents") for line in corpus.left_out),
         *((f"document {doc.id}", "it is about a fact that is held back from teaching") for doc in untaught),
         *((line, "drawing exemplars") for line in exemplars.warnings),
@@ -134,6 +147,8 @@ def read_inputs(
         left_out=tuple(left_out),
         budget=parse_budget(budget),
         seed=seed,
+        same_subject=same_subject,
+        own_questions=read_questions(exam.questions) if exam.questions is not None else (),
     )
 
 
@@ -205,18 +220,41 @@ def divide_documents(corpus: Corpus, roles: Mapping[Role, FactSet]) -> tuple[Cor
     return taught, untaught
 
 
+def beside_the_target(facts: FactSet, plan: RolePlan, documents: Corpus) -> FactSet:
+    """The facts that are held back although their subject is taught. Roles are disjoint by subject, so the plan has no
+    place for them; the exam asks whether teaching touched them. A fact that a taught document may tell is none."""
+    told = {doc.id for doc in documents}
+    subjects = {doc.subject for doc in documents if doc.subject is not None}
+    placed = {fact.id for group in plan.roles.values() for fact in group}
+    return facts.with_role(Role.HELD_BACK).where(
+        lambda fact: (
+            fact.id not in placed
+            and fact.subject is not None
+            and fact.subject in plan.roles[Role.TARGET].subjects
+            and fact.subject not in subjects
+            and told.isdisjoint(fact.documents)
+        )
+    )
+
+
 def refuse_too_long(model: LanguageModel, facts: Sequence[Any]) -> None:
     """Refuse a question that does not fit the context window even without exemplars, before anything is spent."""
     for fact in facts:
-        longest = max(len(model.prompts.answer_ids(answer)) for answer in fact.answers)
-        length = len(model.prompts.question_ids(fact.question)) + longest
-        if length + 1 > model.context_window:
+        length = too_long(model, fact.question, fact.answers)
+        if length is not None:
             raise InputError(
                 f"the question of fact {fact.id!r} is longer than the model's context window",
                 field="question",
                 found=f"{length} tokens with its answer",
                 expected=f"at most {model.context_window - 1}",
             )
+
+
+def too_long(model: LanguageModel, question: str, answers: Sequence[str]) -> int | None:
+    """How many tokens a question has with its longest answer, where that does not fit the context window; else None."""
+    longest = max(len(model.prompts.answer_ids(answer)) for answer in answers)
+    length = len(model.prompts.question_ids(question)) + longest
+    return length if length + 1 > model.context_window else None
 
 
 def general_texts() -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from instil.files import fingerprint, write_json
 from instil.ledger import Ledger
 from instil.lesson import Lesson, Roles, Tell
 from instil.loop.folder import RunFolder, claimed, refuse_foreign
-from instil.loop.inputs import Inputs, read_inputs
+from instil.loop.inputs import Inputs, read_inputs, too_long
 from instil.loop.summary import set_up, summarise
 from instil.probe import MasteryMap
 
@@ -194,6 +194,12 @@ class Run:
             general_texts=self.inputs.general,
             config=self.inputs.exam,
             probe_config=self.inputs.probe,
+            exemplar_facts=self.inputs.roles[Role.EXEMPLAR],
+            same_subject=self.inputs.same_subject,
+            taught_texts=[document.text for document in self.inputs.documents],
+            own_questions=self.inputs.own_questions,
+            others=self.inputs.roles[Role.KNOWN] + self.inputs.roles[Role.PRACTICE],
+            fits=lambda question: too_long(self.inputs.model, question.text, question.answers) is None,
         )
         exam.write(self.folder.exam)
         return exam
@@ -216,10 +222,23 @@ class Run:
         if not cost.exists():
             write_json(cost, meter.to_dict())
         self.exam_meter.add(json.loads(cost.read_text(encoding="utf-8")))
+        self.sit_harness(model, when)
         rows = result.rows(run_id=self.run_id, state_id=f"{self.run_id}:{when}", start=start or result)
         self.ledger.append("answers", rows, key=f"{self.run_id}/exam-{when}")
         result.mastery("as_worded").save(self.folder.mastery(when))
         return result
+
+    def sit_harness(self, model: LanguageModel, when: str) -> None:
+        """Run the tasks of `lm-eval` that the configuration names; the results are kept for the summary."""
+        file = self.harness_file(when)
+        if self.inputs.exam.lm_eval_tasks and not file.exists():
+            from instil.exam.harness import run_tasks
+
+            self.tell(f"tasks of lm-eval {when} teaching", 0, None)
+            write_json(file, run_tasks(model, self.inputs.exam.lm_eval_tasks))
+
+    def harness_file(self, when: str) -> Path:
+        return self.folder.work / f"lm-eval-{when}.json"
 
     def lesson(self, exam: exams.Exam) -> Lesson:
         inputs = self.inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -71,4 +72,18 @@ def summarise(
         "transition": exams.transition_matrix(exam, before, after),
         "verdicts": dict(Counter(str(verdict.verdict) for verdict in verdicts)),
         "by_category": exams.by_category(exam, before, after),
+        **exams.tables(exam, before, after),
+        **harness_figures(run),
     }
+
+
+def harness_figures(run: Run) -> dict[str, Any]:
+    """`lm_eval`: task, then metric, to its figure; nothing where no task was asked for."""
+    if not run.inputs.exam.lm_eval_tasks:
+        return {}
+    from instil.exam.harness import figures_of
+
+    before, after = (json.loads(run.harness_file(when).read_text(encoding="utf-8")) for when in ("before", "after"))
+    found = figures_of(before, after, run.inputs.exam.level)
+    told = {task: {name: one.to_dict() for name, one in row.items()} for task, row in found.items()}
+    return {"lm_eval": told}

@@ -14,6 +14,7 @@ from instil.errors import InputError
 from instil.report import facts, words
 from instil.report.cards import cards, paired_figures
 from instil.report.curves import learning_curves
+from instil.report.groups import groups
 from instil.report.words import CATEGORIES
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def describe(record: Record) -> dict[str, Any]:
         "run": _run(record),
         "headline": _headline(record, figures, by_role),
         "cards": cards(figures),
+        "groups": groups(figures),
         "mastery": {role: _mastery(rows) for role, rows in by_role.items()},
         "transition": {role: _transition(rows) for role, rows in by_role.items()},
         "verdicts": {role: _verdict_counts(rows) for role, rows in by_role.items()},

@@ -134,7 +134,7 @@ def _wordings(rows: Iterable[Row], pool: Pool) -> list[list[int]]:
     """[question, answer before, known before, answer after, known after] of each wording that was not taught."""
     by_question: dict[str, dict[str, Row]] = {}
     for row in rows:
-        if row["part"] not in ("as_worded", "held_back"):
+        if row["part"] in ("reworded", "held_back_reworded"):
             by_question.setdefault(str(row["question_id"]), {})[row["moment"]] = row
     return [_wording(moments, pool) for moments in by_question.values()]
 

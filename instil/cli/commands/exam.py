@@ -54,6 +54,9 @@ def build(
     general: Annotated[
         Path | None, typer.Option("--general", metavar="FILE", help="General text for perplexity: documents, or .txt.")
     ] = None,
+    questions: Annotated[
+        Path | None, typer.Option("--questions", metavar="FILE", help="Your own questions, JSONL or CSV.")
+    ] = None,
     config: Config = None,
     overrides: Set = None,
     layout: Layout = None,
@@ -65,7 +68,7 @@ def build(
 
     Facts are asked by their role; those without one as facts to be taught. Settings are sections `exam` and `probe`.
     """
-    from instil.exam import ExamConfig, exam_from_facts
+    from instil.exam import ExamConfig, exam_from_facts, read_questions
     from instil.facts import FactSet
     from instil.probe import ProbeConfig
 
@@ -77,7 +80,14 @@ def build(
     probe_config = checked(ProbeConfig, {"seed": terminal.seed, **given.get("probe", {})})
     asked = FactSet.read(facts, layout=layout, templates=templates, skip_invalid=skip_invalid)
     texts = read_general(general) if general is not None else ()
-    exam = exam_from_facts(asked, general_texts=texts, config=exam_config, probe_config=probe_config)
+    own = questions if questions is not None else exam_config.questions
+    exam = exam_from_facts(
+        asked,
+        general_texts=texts,
+        config=exam_config,
+        probe_config=probe_config,
+        own_questions=read_questions(own) if own is not None else (),
+    )
     exam.write(out)
     left_out = [*((line, "reading the facts") for line in asked.left_out), *exam.left_out]
     parts = {part: len(exam.part(part)) for part in exam.parts}
@@ -111,10 +121,12 @@ def run(
 ) -> None:
     """Let a model sit a frozen exam. Writes summary.json: accuracy by part, with intervals, and perplexity."""
     from instil.exam import Exam, ModelAnswerer, sit
+    from instil.exam.harness import check_tasks, run_tasks
     from instil.files import sweep, write_json
 
     check_out(out)
     exam = Exam.read(exam_file)
+    check_tasks(exam.config.lm_eval_tasks)
     finished = finished_or_refused(out, exam, model, resume)
     sweep(out)
     if finished is not None:
@@ -139,6 +151,8 @@ def run(
         _clear(out)
         raise
     summary = summarise(exam, result, learner.describe(), started) | {"plan": plan_of(exam, model)}
+    if exam.config.lm_eval_tasks:
+        summary["lm_eval"] = run_tasks(learner, exam.config.lm_eval_tasks)
     write_json(out / "summary.json", summary)
     _clear(out)
     terminal.result(summary)
@@ -176,7 +190,7 @@ def finished_or_refused(out: Path, exam: Exam, model: str, resume: bool) -> dict
 
 def summarise(exam: Exam, result: ExamResult, model: dict[str, Any], started: datetime) -> dict[str, Any]:
     """What is written: every figure with its interval, clustered by subject."""
-    from instil.exam import perplexity, share
+    from instil.exam import of_one_state, perplexity, share
     from instil.version import __version__
 
     how = exam.config.bootstrap
@@ -186,6 +200,7 @@ def summarise(exam: Exam, result: ExamResult, model: dict[str, Any], started: da
         clusters = [answer.cluster for answer in answers]
         figures[f"known_{part}"] = share([answer.known for answer in answers], clusters, how).to_dict()
         figures[f"accuracy_{part}"] = share([answer.asked.p_greedy for answer in answers], clusters, how).to_dict()
+    figures |= {name: one.to_dict() for name, one in of_one_state(exam, result).items() if name not in figures}
     if result.texts:
         nll, tokens = [text.nll for text in result.texts], [text.tokens for text in result.texts]
         figures["perplexity"] = perplexity(nll, tokens, range(len(nll)), how).to_dict()
@@ -215,7 +230,7 @@ def figures_table(summary: dict[str, Any]) -> Any:
     def said(name: str, value: float | None) -> str:
         if value is None:
             return "–"
-        return f"{value:.2f}" if name == "perplexity" else f"{100 * value:.1f} %"
+        return f"{value:.2f}" if name in ("perplexity", "knowedit_fluency") else f"{100 * value:.1f} %"
 
     rows = [
         (

@@ -303,7 +303,7 @@ def crossed_draws(totals_SC: Floats, counts_SC: Floats, resamples: int, rng: np.
 
 
 def _resampled(totals_SC: Floats, counts_SC: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Seeds and clusters drawn independently; clusters with the same column are drawn together (see `cluster_draws`)."""
+    """Seeds and clusters drawn independently; clusters with the same column are drawn as one (see `cluster_draws`)."""
     import numpy as np
 
     runs, groups = totals_SC.shape

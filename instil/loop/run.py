@@ -99,7 +99,7 @@ def teach(
         seed: of every draw: roles, exemplars, order of training.
         roles: facts by role, where they do not come from `facts`.
         general: texts for perplexity; a set of Instil's own paragraphs by default.
-        adapter: "lora" trains a low-rank adapter and merges it into the saved weights.
+        adapter: "lora" trains a low-rank adapter, "osf" an orthogonal subspace; merged into the saved weights.
         progress: is told (what, done, total or None).
         dry_run: change nothing, and return the estimated time, memory and disk.
         command: the command line that asked for the run, for the record.

@@ -1,4 +1,4 @@
-"""What a call of `compare` means: one exam, one division of facts, one budget; arms times seeds. All is checked first."""
+"""What a call of `compare` means: one exam, one division of facts, one budget; arms times seeds, all checked first."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that decides the result, as plain values: the content of `config.yaml`."""
-        shared = {name: value for name, value in self.base.plan().items() if name not in ("method", "config", "budget")}
+        shared: dict[str, Any] = {
+            name: value for name, value in self.base.plan().items() if name not in ("method", "config", "budget")
+        }
         arms = {
             arm.name: {
                 "method": arm.method,
@@ -87,7 +89,7 @@ def read_plan(
     if seeds < 1:
         raise InputError("a comparison needs a seed", field="--seeds", found=str(seeds), expected="1 or more")
     common = read_config(config)
-    shared = {name: common.pop(name) for name in ("probe", "exam") if name in common}
+    shared: dict[str, Any] = {name: common.pop(name) for name in ("probe", "exam") if name in common}
     settings = {arm.name: _settings(arm, common, seed) for arm in arms}
     base = read_inputs(
         model,

@@ -16,9 +16,8 @@ def headline(summary: Mapping[str, Any]) -> dict[str, Any]:
         sentences = [pair["sentence"] for pair in summary["pairs"]]
         title = "; ".join(sentence.removesuffix(".") for sentence in _lowered(sentences, arms)) + "."
         return {"title": title, "sentences": sentences, "equal": equal}
-    learned, lost = (_best(arms, summary["pairs"], measure) for measure in ("learned", "lost"))
-    return {"title": learned or lost or "Nothing could be measured.", "sentences": [s for s in (learned, lost) if s],
-            "equal": equal}  # fmt: skip
+    sentences = [_best(arms, summary["pairs"], measure) for measure in ("learned", "lost")]
+    return {"title": sentences[0], "sentences": sentences, "equal": equal}
 
 
 def _lowered(sentences: Sequence[str], arms: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -30,26 +29,27 @@ def _lowered(sentences: Sequence[str], arms: Sequence[Mapping[str, Any]]) -> lis
     ]
 
 
-def _best(arms: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]], measure: str) -> str | None:
+def _best(arms: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]], measure: str) -> str:
     """The arm with the best value, whom it is shown to beat, and against whom nothing can be shown."""
     known = [arm for arm in arms if arm["figures"][measure]["value"] is not None]
-    if not known:
-        return None
     most = measure == "learned"
-    best = sorted(known, key=lambda arm: arm["figures"][measure]["value"], reverse=most)[0]
-    figure = best["figures"][measure]
-    beaten, open_ = [], []
+    if not known:
+        what = "No target fact was unknown" if most else "No held-back fact was known"
+        return f"{what} before, so nothing can be said of what was {measure} (n = 0)."
+    best = sorted(known, key=lambda arm: float(arm["figures"][measure]["value"]), reverse=most)[0]
+    beaten: list[str] = []
+    others: list[str] = []
     for pair in pairs:
         if pair["measure"] == measure and best["name"] in (pair["first"], pair["second"]):
             other = pair["second"] if pair["first"] == best["name"] else pair["first"]
-            (beaten if pair["shown"] else open_).append(other)
-    n = f"{figure['n']:,}"
-    verb, kind = ("learned", f"{n} new facts") if most else ("lost", f"{n} known facts")
-    claim = f"{best['name']} {verb} {100 * figure['value']:.0f} % of {kind}"
-    if beaten:
-        claim += f", {'more' if most else 'fewer'} than {_listed(beaten)}"
-        return claim + (f"; against {_listed(open_)} no difference can be shown." if open_ else ".")
-    return f"{claim}, the {'most' if most else 'fewest'}, but against {_listed(open_)} no difference can be shown."
+            (beaten if pair["shown"] else others).append(other)
+    figure = best["figures"][measure]
+    share = f"{100 * figure['value']:.0f} % of {figure['n']:,} {'new' if most else 'known'} facts"
+    if not beaten:
+        what = "new facts were learned" if most else "known facts were lost"
+        return f"In how many {what}, no difference can be shown between {best['name']} ({share}) and {_listed(others)}."
+    claim = f"{best['name']} {measure} {share}, {'more' if most else 'fewer'} than {_listed(beaten)}"
+    return claim + (f"; against {_listed(others)} no difference can be shown." if others else ".")
 
 
 def equal_compute(summary: Mapping[str, Any]) -> list[str]:
@@ -68,8 +68,8 @@ def equal_compute(summary: Mapping[str, Any]) -> list[str]:
             least = min(run["of_budget"] for run in early)
             runs = "" if len(early) == len(arm["runs"]) else f" in {len(early)} of {len(arm['runs'])} runs"
             lines.append(
-                f"{arm['name']} ended early{runs}, since its method was done: it spent {100 * least:.0f} % of the budget"
-                f"{' or more' if len(early) > 1 else ''}."
+                f"{arm['name']} ended early{runs}, since its method was done: it spent {100 * least:.0f} % of the "
+                f"budget{' or more' if len(early) > 1 else ''}."
             )
     return lines
 

@@ -84,7 +84,7 @@ def _figures(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _settings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Settings in which the arms differ, dotted, a row each with a value an arm; "" where an arm has no such setting."""
+    """Settings in which the arms differ, dotted, a row each with a value an arm; "" where it has none."""
     flat = [_flat(arm["settings"]) for arm in summary["arms"]]
     names = dict.fromkeys(name for one in flat for name in one)
     rows = [{"name": name, "values": [one.get(name, "") for one in flat]} for name in names]

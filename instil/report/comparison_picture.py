@@ -135,7 +135,8 @@ def style() -> str:
         f".picture text{{fill:{colour['ink']};font-size:13px;font-variant-numeric:tabular-nums}}"
         f".picture .small{{fill:{colour['soft']};font-size:12px}}.picture .label{{font-weight:600}}"
         ".picture .middle{text-anchor:middle}.picture .end{text-anchor:end}"
-        f".picture .grid{{stroke:{colour['line']};stroke-width:1}}.picture .axis{{stroke:{colour['edge']};stroke-width:1}}"
+        f".picture .grid{{stroke:{colour['line']};stroke-width:1}}"
+        f".picture .axis{{stroke:{colour['edge']};stroke-width:1}}"
         f".picture .front{{fill:none;stroke:{colour['accent']};stroke-width:1.5;stroke-dasharray:5 4}}"
         f".picture .whisker{{stroke:{colour['edge']};stroke-width:1.5}}"
         f".picture .seed{{fill:{colour['edge']}}}"
@@ -204,13 +205,14 @@ def _axes(across: _Scale, up: _Scale) -> str:
     middle, half = (LEFT + WIDTH - RIGHT) / 2, (TOP + base) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 14}" class="middle">known facts lost (left is better)</text>')
     parts.append(
-        f'<text x="14" y="{half}" class="middle" transform="rotate(-90 14 {half})">new facts learned (up is better)</text>'
+        f'<text x="14" y="{half}" class="middle" transform="rotate(-90 14 {half})">'
+        "new facts learned (up is better)</text>"
     )
     return "".join(parts)
 
 
 def _front(front: Sequence[Mapping[str, Any]], across: _Scale, up: _Scale) -> str:
-    """Steps, since between two arms nothing was measured: what loses more and learns less than a front arm is beaten."""
+    """Steps, since between two arms nothing was measured: what loses more and learns less than one is beaten."""
     if not front:
         return ""
     points = [(across(arm["figures"]["lost"]["value"]), up(arm["figures"]["learned"]["value"])) for arm in front]

@@ -42,7 +42,8 @@ def note(summary: Summary) -> str:
     resampled = "seeds and subjects" if seeds > 1 else "subjects (one seed: what seeds change is not in them)"
     return (
         f"{model['name']} ({model['parameters'] / 1e6:,.1f} M parameters), {seeds} {'seeds' if seeds > 1 else 'seed'}; "
-        f"{level} intervals, {resampled} resampled. Learned: of {_n(summary, 'learned')} target facts not known before; "
+        f"{level} intervals, {resampled} resampled. "
+        f"Learned: of {_n(summary, 'learned')} target facts not known before; "
         f"lost and corrupted: of {_n(summary, 'lost')} held-back facts known before. "
         f"Budget {summary['budget']['flops']:.3g} FLOP a run."
     )

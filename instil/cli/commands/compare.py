@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    example = (
-        "instil compare Qwen/Qwen3-0.6B facts.jsonl --methods sft,sft+replay,gradual --seeds 3 --out runs/compared"
-    )
+    example = "instil compare Qwen/Qwen3-0.6B facts.jsonl --methods sft,sft+replay,gradual --seeds 3 --out runs/three"
     command(app, "compare", example=example, resumable=True)(compare)
 
 
@@ -63,7 +61,7 @@ def compare(
         typer.Option(
             "--methods",
             metavar="A,B,C",
-            help="Arms: methods, with additions (sft+replay, +kl, +lora, +osf) and settings (gradual:replay_ratio=0.5).",
+            help="Arms: methods, with additions (sft+replay, +kl, +lora, +osf) or settings (sft:train.epochs=3).",
         ),
     ] = None,
     arms: Annotated[
@@ -76,7 +74,7 @@ def compare(
         typer.Option(
             "--budget",
             metavar="COMPUTE",
-            help="Compute that each run may spend: 3e15, or 3 PFLOP; left out, what the longest arm is estimated to need.",
+            help="Compute that each run may spend: 3e15, or 3 PFLOP; by default the estimate for the longest arm.",
         ),
     ] = None,
     documents: Annotated[
@@ -92,9 +90,7 @@ def compare(
     general: Annotated[
         Path | None, typer.Option("--general", metavar="FILE", help="General text for perplexity: documents, or .txt.")
     ] = None,
-    no_models: Annotated[
-        bool, flag("--no-models", help="Remove each taught model after its exam, to save disk.")
-    ] = False,
+    no_models: Annotated[bool, flag("--no-models", help="Remove each taught model after its exam.")] = False,
     layout: Layout = None,
     templates: Templates = None,
     skip_invalid: SkipInvalid = False,
@@ -108,9 +104,9 @@ def compare(
 ) -> None:
     """Compare methods at equal compute: one frozen exam, several seeds, paired differences, the Pareto front.
 
-    Writes comparison.parquet (a row a fact, arm and seed), summary.json, report.html, table.md, table.tex, table.csv, and
-    each run as `instil teach` writes it, in arms/ARM/seed-N/. A run that fails does not stop the others; --resume tries it
-    again.
+    Writes comparison.parquet (a row a fact, arm and seed), summary.json, report.html, table.md, table.tex, table.csv,
+    and each run as `instil teach` writes it, in arms/ARM/seed-N/. A run that fails does not stop the others; --resume
+    tries it again.
     """
     from instil.loop import compare as run
     from instil.loop.compare_run import Comparison

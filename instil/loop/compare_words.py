@@ -46,31 +46,34 @@ def _best(arms: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]],
     figure = best["figures"][measure]
     share = f"{100 * figure['value']:.0f} % of {figure['n']:,} {'new' if most else 'known'} facts"
     if not beaten:
-        what = "new facts were learned" if most else "known facts were lost"
-        return f"In how many {what}, no difference can be shown between {best['name']} ({share}) and {_listed(others)}."
+        what = "new facts learned" if most else "known facts lost"
+        return f"In {what}, no difference can be shown between {best['name']} ({share}) and {_listed(others)}."
     claim = f"{best['name']} {measure} {share}, {'more' if most else 'fewer'} than {_listed(beaten)}"
     return claim + (f"; against {_listed(others)} no difference can be shown." if others else ".")
 
 
 def equal_compute(summary: Mapping[str, Any]) -> list[str]:
     """Which arms ended before the budget because their method was done, and which went over it."""
-    lines = []
+    early: list[str] = []
+    over: list[str] = []
     for arm in summary["arms"]:
-        early = [run for run in arm["runs"] if run["ended"] == "when the method was done"]
-        over = [run for run in arm["runs"] if run["ended"] == "over the budget"]
-        if over:
-            most = max(run["of_budget"] for run in over)
-            lines.append(
-                f"{arm['name']} spent up to {100 * most:.0f} % of the budget (what it decides by is charged before it "
-                "trains): it is shown, and compared with none."
-            )
-        elif early:
-            least = min(run["of_budget"] for run in early)
-            runs = "" if len(early) == len(arm["runs"]) else f" in {len(early)} of {len(arm['runs'])} runs"
-            lines.append(
-                f"{arm['name']} ended early{runs}, since its method was done: it spent {100 * least:.0f} % of the "
-                f"budget{' or more' if len(early) > 1 else ''}."
-            )
+        shares = {run["seed"]: (run["ended"], run["of_budget"]) for run in arm["runs"]}
+        above = [share for ended, share in shares.values() if ended == "over the budget"]
+        below = [share for ended, share in shares.values() if ended == "when the method was done"]
+        if above:
+            over.append(f"{arm['name']} ({100 * max(above):.0f} %)")
+        elif below:
+            some = "" if len(below) == len(shares) else f" in {len(below)} of {len(shares)} runs"
+            early.append(f"{arm['name']} ({100 * min(below):.0f} %{some})")
+    lines = []
+    if over:
+        lines.append(
+            f"Spent more than the budget, since what a method decides by is charged before it trains: {_listed(over)}. "
+            "Shown, but compared with none."
+        )
+    if early:
+        least = "" if len(summary["seeds"]) == 1 else ", at least"
+        lines.append(f"Ended early, since the method was done, at this share of the budget{least}: {_listed(early)}.")
     return lines
 
 

@@ -179,7 +179,7 @@ def test_a_finished_comparison_is_returned_as_it_is(tmp_path: Path) -> None:
     mark = found.report.stat().st_mtime_ns
     again = run(tmp_path / "out", methods="sft,sft:train.epochs=1", seeds=1, keep_models=False, resume=True)
     assert again.summary == found.summary and found.report.stat().st_mtime_ns == mark
-    with pytest.raises(InputError, match="was started otherwise.*seeds"):
+    with pytest.raises(InputError, match=r"was started otherwise.*seeds"):
         run(tmp_path / "out", methods="sft,sft:train.epochs=1", seeds=2, resume=True)
     with pytest.raises(InputError, match="holds a finished run"):
         run(tmp_path / "out", methods="sft,sft:train.epochs=1", seeds=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from instil.loop.compare_run import Comparison
+    from instil.loop.compare_run import Comparison, compare
     from instil.loop.run import TeachResult, teach
 
 _HOME = {"Comparison": "compare_run", "TeachResult": "run", "compare": "compare_run", "teach": "run"}

@@ -311,3 +311,10 @@ def test_the_command_for_machines_and_its_dry_run(home: Path, capsys: pytest.Cap
     assert json.loads(capsys.readouterr().out)["runs"] == 2 and not (home / "dry").exists()
     assert main(words(home, "--methods", "sft,sft:train.epochs=0", "--out", str(home / "bad"))) == 2
     assert not (home / "bad").exists()
+
+
+def test_a_comparison_in_which_everything_failed_still_says_so(tmp_path: Path) -> None:
+    found = run(tmp_path / "out", methods=f"{BROKEN},sft:train.learning_rate=2e30", seeds=1)
+    assert len(found.failures) == 2 and found.sentences == [] and len(found.to_pandas()) == 0
+    assert found.report.read_text().count("<b>Failed:</b>") == 2
+    assert found.table().count("0/1") == 2

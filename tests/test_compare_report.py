@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from html import unescape
 from itertools import combinations
@@ -207,3 +208,32 @@ def test_failures_stand_on_the_page(seven: dict[str, Any]) -> None:
         {**seven, "failures": [{"arm": "sft+kl", "seed": 2, "error": "RunFailed", "message": "the disk is full"}]}
     )
     assert "<b>Failed:</b> <bdi>sft+kl</bdi>, seed 2: <bdi>the disk is full</bdi>" in page
+
+
+def test_the_page_in_a_browser(seven: dict[str, Any], tmp_path: Any) -> None:
+    """Nothing is asked of a network, nothing is wider than a phone, and the keyboard opens what is folded."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine")
+    (tmp_path / "report.html").write_text(render(seven))
+    asked: list[str] = []
+    faults: list[str] = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu"], timeout=120_000
+        )
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda line: faults.append(line.text))
+        page.goto((tmp_path / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.locator("svg.picture[role=img][aria-label]").count() == 2
+        assert page.locator("h1").count() == 1
+        assert page.locator("th:not([scope])").count() == 0
+        folded = page.locator("#pairs details").last
+        folded.locator("summary").focus()
+        page.keyboard.press("Enter")
+        assert folded.locator("tbody tr").count() == 42 and folded.get_attribute("open") is not None
+        browser.close()
+    assert faults == [] and [url for url in asked if not url.startswith(("file:", "data:"))] == []

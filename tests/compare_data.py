@@ -36,6 +36,8 @@ def frame(chances: dict[str, tuple[float, float]], *, seeds: int = 3, facts: int
                     {"learned": hit, "learned_as_worded": hit or fact % 10 == 0}
                     if taught
                     else {"lost": hit, "corrupted": hit and fact % 3 == 0}
+                    if fact % 20 != 1
+                    else {"made_up": hit}
                 )
                 rows.append(
                     {

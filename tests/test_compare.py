@@ -95,6 +95,7 @@ def test_figures_are_those_of_the_runs(compared: Comparison) -> None:
             assert one["learned"] == pytest.approx(own["acquired_reworded"]["value"])
             assert one["learned_as_worded"] == pytest.approx(own["acquired"]["value"])
             assert one["lost"] == pytest.approx(own["forgotten"]["value"])
+            assert one["made_up"] == pytest.approx(own["made_up"]["value"])
 
 
 def test_all_runs_sit_one_exam_and_share_its_answers_before(compared: Comparison) -> None:

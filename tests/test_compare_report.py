@@ -35,7 +35,7 @@ def test_clear_differences_are_told_with_numbers_and_n() -> None:
     found = two((0.85, 0.05), (0.3, 0.5))["headline"]
     assert re.fullmatch(
         r"gradual learned \d+ to \d+ more facts of 100 than sft; "
-        r"gradual lost \d+ to \d+ fewer known facts of 100 than sft\.",
+        r"gradual lost \d+ to \d+ fewer known facts of 90 than sft\.",
         found["title"],
     )
     assert len(found["sentences"]) == 2
@@ -44,13 +44,17 @@ def test_clear_differences_are_told_with_numbers_and_n() -> None:
 def test_noise_is_told_as_noise() -> None:
     title = two((0.5, 0.2), (0.5, 0.2))["headline"]["title"]
     assert title.startswith("No difference can be shown in what gradual and sft learned (gradual: ")
-    assert "no difference can be shown in what gradual and sft lost" in title and title.count("of 100 facts") == 2
+    assert (
+        "no difference can be shown in what gradual and sft lost" in title
+        and "of 100 facts" in title
+        and "of 90 facts" in title
+    )
 
 
 def test_no_sentence_without_n(seven: dict[str, Any]) -> None:
     told = [*seven["headline"]["sentences"], *(pair["sentence"] for pair in seven["pairs"])]
     assert len(told) == 2 + 42
-    assert all(re.search(r"\b(of|at any of) 100\b", sentence) for sentence in told)
+    assert all(re.search(r"\b(of|at any of) (100|90)\b", sentence) for sentence in told)
 
 
 def test_pairs_agree_with_themselves(seven: dict[str, Any]) -> None:
@@ -114,8 +118,8 @@ def test_tables_hold_the_same_numbers(seven: dict[str, Any]) -> None:
         )
         assert f"| {cell} % |" in markdown and f" & {cell} & " in latex
     widths = {line.count("|") for line in markdown.splitlines() if line.startswith("|")}
-    assert widths == {9} and "3 seeds; 95 % intervals" in markdown
-    assert {line.count("&") for line in latex.splitlines() if line.endswith(r"\\")} == {7}
+    assert widths == {10} and "3 seeds; 95 % intervals" in markdown
+    assert {line.count("&") for line in latex.splitlines() if line.endswith(r"\\")} == {8}
     assert latex.count("{") == latex.count("}") and "95 \\% intervals" in latex
 
 
@@ -128,7 +132,7 @@ def test_hostile_names_stay_text(seven: dict[str, Any]) -> None:
     ET.fromstring(trade_off(evil))
     ET.fromstring(spending(evil))
     first = table(evil, "markdown").splitlines()[2]
-    assert len(re.findall(r"(?<!\\)\|", first)) == 9
+    assert len(re.findall(r"(?<!\\)\|", first)) == 10
     assert r"\& 5 \% \textbackslash{} \_\{\}" in table(evil, "latex")
     formula = {**seven, "arms": [{**seven["arms"][0], "name": "=1+1"}]}
     assert table(formula, "csv").splitlines()[1].startswith("'=1+1,")

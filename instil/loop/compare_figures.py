@@ -14,8 +14,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from instil.answers import is_correct
+from instil.exam import is_abstention
 from instil.exam import statistics as st
 from instil.exam.comparing import Compared, corrected, difference, enough_resamples, learned_words, lost_words
+from instil.exam.verdicts import CONFIDENT
 from instil.ledger import Ledger
 from instil.loop.compare_plan import Plan, Trial, by_arm
 from instil.loop.compare_words import headline
@@ -37,6 +40,8 @@ MEASURES: Final = {
     "learned_as_worded": "target facts not known before: share known after, in the wording that was taught",
     "lost": "held-back facts known before: share no longer known",
     "corrupted": "held-back facts known before: share now answered with another fact's answer",
+    "made_up": "held-back facts not known before: share now answered wrongly, with no abstention and with a "
+    "probability of at least one half",
 }
 """What is counted, fact by fact. Where no target fact has another wording, "learned" is as worded, and says so."""
 
@@ -54,14 +59,17 @@ OVER: Final = 0.05
 
 
 def rows_of(plan: Plan, done: Done) -> pa.Table:
-    """A row a fact, arm and seed. `learned`, `learned_as_worded`, `lost` and `corrupted` are empty for facts that the
-    measure is not about."""
+    """A row a fact, arm and seed. The columns of `MEASURES` are empty for facts that the measure is not about."""
     import pyarrow as pa
 
     rows: list[dict[str, Any]] = []
     for trial in plan.trials:
         if (path := done.get((trial.arm.name, trial.seed))) is not None:
-            rows += [_row(trial, verdict) for verdict in Ledger(path / "ledger").read("verdicts").to_pylist()]
+            claims = _false_claims(path, plan)
+            rows += [
+                {**_row(trial, verdict), "made_up": claims.get(verdict["fact_id"])}
+                for verdict in Ledger(path / "ledger").read("verdicts").to_pylist()
+            ]
     worded = any(row["reworded_known_after"] is not None for row in rows if row["role"] == "target")
     for row in rows:
         row |= _measures(row, worded)
@@ -87,6 +95,7 @@ def _row(trial: Trial, verdict: Mapping[str, Any]) -> dict[str, Any]:
 def _measures(row: Mapping[str, Any], worded: bool) -> dict[str, bool | None]:
     taught, known = row["role"] == "target", row["known_before"]
     found: dict[str, bool | None] = dict.fromkeys(MEASURES)
+    found["made_up"] = row["made_up"] if row["role"] == "held_back" and not known else None
     if taught and not known:
         found["learned_as_worded"] = row["known_after"]
         share = row["reworded_known_after"]
@@ -94,6 +103,32 @@ def _measures(row: Mapping[str, Any], worded: bool) -> dict[str, bool | None]:
     if row["role"] == "held_back" and known:
         found["lost"], found["corrupted"] = not row["known_after"], row["verdict"] == "corrupted"
     return found
+
+
+def _false_claims(path: Path, plan: Plan) -> dict[str, bool]:
+    """Held-back fact to whether the taught model makes its answer up, as `instil.exam.made_up` rules. Facts whose wrong
+    answer could not be scored, before or after, are not in it."""
+    if not plan.base.exam.confidence_sets:
+        return {}
+    run_id = json.loads((path / "summary.json").read_text("utf-8"))["run_id"]
+    columns = ("fact_id", "known", "greedy_answer", "answers", "p_own")
+    found: list[dict[str, bool]] = []
+    for when in ("before", "after"):
+        where = {"state_id": f"{run_id}:{when}", "part": "held_back", "purpose": "exam"}
+        answers = Ledger(path / "ledger").read("answers", columns=columns, **where).to_pylist()
+        ruled = {row["fact_id"]: _false_claim(row, plan.base.exam.abstentions) for row in answers}
+        found.append({fact: ruling for fact, ruling in ruled.items() if ruling is not None})
+    before, after = found
+    return {fact: claim for fact, claim in after.items() if fact in before}
+
+
+def _false_claim(row: Mapping[str, Any], abstentions: Sequence[str]) -> bool | None:
+    """None when it cannot be told."""
+    if row["known"] or is_correct(row["greedy_answer"], row["answers"]):
+        return False
+    if is_abstention(row["greedy_answer"], tuple(abstentions)):
+        return False
+    return None if row["p_own"] is None else bool(row["p_own"] >= CONFIDENT)
 
 
 def summarise(

@@ -16,6 +16,7 @@ COLUMNS = (
     ("learned_as_worded", "Learned, as worded"),
     ("lost", "Known facts lost"),
     ("corrupted", "Corrupted"),
+    ("made_up", "Made up"),
 )
 
 
@@ -44,7 +45,8 @@ def note(summary: Summary) -> str:
         f"{model['name']} ({model['parameters'] / 1e6:,.1f} M parameters), {seeds} {'seeds' if seeds > 1 else 'seed'}; "
         f"{level} intervals, {resampled} resampled. "
         f"Learned: of {_n(summary, 'learned')} target facts not known before; "
-        f"lost and corrupted: of {_n(summary, 'lost')} held-back facts known before. "
+        f"lost and corrupted: of {_n(summary, 'lost')} held-back facts known before; "
+        f"made up: of {_n(summary, 'made_up')} not known before. "
         f"Budget {summary['budget']['flops']:.3g} FLOP a run."
     )
 

@@ -300,15 +300,15 @@ def _costs(costs: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict
 
 def _headlines(told: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Every headline figure of the runs, by name: its mean over the seeds, and each seed's."""
-    names = dict.fromkeys(name for figures in told for name in figures)
+    named = [{name: one for name, one in figures.items() if isinstance(one, Mapping)} for figures in told]
     found = {}
-    for name in names:
-        values = [figures.get(name, {}).get("value") for figures in told]
+    for name in dict.fromkeys(name for figures in named for name in figures):
+        values = [figures.get(name, {}).get("value") for figures in named]
         given = [value for value in values if isinstance(value, int | float)]
         found[name] = {
             "mean": _mean(given),
             "by_seed": values,
-            "n": max((figures.get(name, {}).get("n", 0) for figures in told), default=0),
+            "n": max(figures.get(name, {}).get("n", 0) for figures in named),
         }
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,17 @@ def _figures(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": name.replace("_", " "),
-            "share": "perplexity" not in name,
+            "share": _is_share(name, [arm["headline"].get(name) for arm in arms]),
             "cells": [arm["headline"].get(name) for arm in arms],
         }
         for name in names
     ]
+
+
+def _is_share(name: str, cells: Sequence[Mapping[str, Any] | None]) -> bool:
+    """Whether a figure is told in percent: it is no ratio, and lies between -1 and 1 in every run."""
+    values = [value for cell in cells if cell for value in cell["by_seed"] if value is not None]
+    return "perplexity" not in name and all(abs(value) <= 1 for value in values)
 
 
 def _settings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -147,7 +147,7 @@ def test_a_resume_tries_the_failed_again_and_leaves_the_finished(compared: Compa
     assert without_times(again.summary) == without_times(compared.summary)
 
 
-@pytest.mark.parametrize("moment", [3, pytest.param(12, marks=pytest.mark.slow), 25])
+@pytest.mark.parametrize("moment", [*(pytest.param(at, marks=pytest.mark.slow) for at in (3, 12)), 25])
 def test_resumed_equals_uninterrupted(compared: Comparison, tmp_path: Path, moment: int) -> None:
     told = 0
 

@@ -57,6 +57,11 @@ def test_no_sentence_without_n(seven: dict[str, Any]) -> None:
     assert all(re.search(r"\b(of|at any of) (100|90)\b", sentence) for sentence in told)
 
 
+def test_a_claim_from_one_seed_says_so() -> None:
+    told = [pair["sentence"] for pair in two((0.85, 0.05), (0.3, 0.5), seeds=1)["pairs"]]
+    assert len(told) == 2 and all(sentence.endswith(" (one seed only).") for sentence in told)
+
+
 def test_pairs_agree_with_themselves(seven: dict[str, Any]) -> None:
     for pair in seven["pairs"]:
         assert pair["family"] == 42 and pair["p_holm"] >= pair["p"]

@@ -351,7 +351,8 @@ def _difference(frame: pd.DataFrame, first: str, second: str, measure: str, how:
 
 def _sentence(found: Compared, first: str, second: str, measure: str) -> str:
     words = (learned_words if measure == "learned" else lost_words)(found, first, second)
-    return f"{words[:1].upper() if not words.startswith(first) else words[:1]}{words[1:]}."
+    words = words if words.startswith(first) else words[:1].upper() + words[1:]
+    return f"{words}{' (one seed only)' if found.difference.seeds == 1 else ''}."
 
 
 def pareto(arms: Sequence[Mapping[str, Any]]) -> list[str]:

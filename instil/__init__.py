@@ -20,7 +20,7 @@ from instil.version import __version__
 if TYPE_CHECKING:
     from instil.errors import InputError, RunFailed
     from instil.facts import Corpus, Document, Fact, FactSet, Role
-    from instil.loop import teach
+    from instil.loop import compare, teach
     from instil.model import load
     from instil.probe import probe
     from instil.report import report
@@ -34,6 +34,7 @@ __all__ = [
     "Role",
     "RunFailed",
     "__version__",
+    "compare",
     "load",
     "probe",
     "report",
@@ -48,6 +49,7 @@ _HOME = {
     "InputError": "instil.errors",
     "Role": "instil.facts",
     "RunFailed": "instil.errors",
+    "compare": "instil.loop",
     "load": "instil.model",
     "probe": "instil.probe",
     "report": "instil.report",

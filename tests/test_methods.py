@@ -23,6 +23,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "sft with KL": ("sft", {"train": TRAIN, "kl_weight": 0.5}),
     "sft with early stop": ("sft", {"train": {**TRAIN, "epochs": 3}, "early_stop": True, "patience": 1}),
     "sft with LoRA": ("sft", {"train": LORA}),
+    "sft with an OSF adapter": ("sft", {"train": {**TRAIN, "adapter": {"kind": "osf"}}}),
     "cpt": ("cpt", {"train": TRAIN}),
     "gradual": ("gradual", {"train": TRAIN}),
     "gradual with LoRA": ("gradual", {"train": LORA, "early_stop": False}),
@@ -51,7 +52,7 @@ def without_times(value: Any) -> Any:
 
 @pytest.fixture(scope="module", params=list(SETTINGS))
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, TeachResult]:
-    if "LoRA" in request.param:
+    if "LoRA" in request.param or "adapter" in request.param:
         pytest.importorskip("peft")
     return request.param, run(request.param, tmp_path_factory.mktemp("method") / "run")
 

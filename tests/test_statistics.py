@@ -93,7 +93,7 @@ def test_drawing_kinds_of_clusters_equals_drawing_clusters_one_by_one(cells: lis
     """The fast path and its naive twin, within the noise of 4,000 resamples."""
     totals, counts = (np.array(column, dtype=float) for column in zip(*cells, strict=True))
     rng = np.random.default_rng(seed)
-    fast = stats._draws(np.tile(totals, 3), np.tile(counts, 3), 4000, rng)
+    fast = stats.cluster_draws(np.tile(totals, 3), np.tile(counts, 3), 4000, rng)
     slow = np.array(
         [
             np.tile(totals, 3)[drawn].sum() / np.tile(counts, 3)[drawn].sum()

@@ -1,4 +1,4 @@
-"""Low-rank adapters: what they train, what they leave alone, and what is left when they are merged."""
+"""Adapters: what they train, what they leave alone, and what is left when they are merged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from instil.errors import InputError, RunFailed
-from instil.training import LoraSettings
+from instil.training import LoraSettings, OsfSettings, TrainConfig
 from instil.training.trainable import checksum, trainee
 from tests.models import FAMILIES
 from tests.test_training_run import Killed, assert_same_weights, killed_at, nll, without_time
@@ -157,3 +157,95 @@ def test_a_checksum_sees_every_bit_and_every_place() -> None:
     sums = {checksum(t) for t in (tensor, swapped, flipped, tensor.to(torch.bfloat16))}
     assert len(sums) == 4
     assert checksum(tensor.clone()) == checksum(tensor)
+
+
+# ------------------------------------------------------ orthogonal subspaces
+
+
+def divided(**changes: Any) -> Any:
+    return settings(learning_rate=1e-2, adapter=OsfSettings(kind="osf", **changes))
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gpt2"])
+def test_an_orthogonal_subspace_learns_and_leaves_plain_weights(tmp_path: Path, family: str) -> None:
+    lm, before, examples = learner(family), weights(learner(family)), made_up(16)
+    result = trained(tmp_path, divided(), lm=lm, examples=examples)
+    assert nll(lm, examples) < 0.95 * nll(learner(family), examples)
+    after = weights(lm)
+    assert after.keys() == before.keys()
+    changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    linear = {
+        f"{name}.weight"
+        for name, module in lm.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not lm.model.get_output_embeddings()
+    }
+    assert changed == linear
+    assert result.trained_parameters > 0 and all(parameter.requires_grad for parameter in lm.model.parameters())
+
+
+def test_gradients_leave_the_preserved_directions_alone() -> None:
+    """One step of plain gradient descent moves a matrix by nothing along its largest singular directions, to first
+    order. AdamW scales each weight by itself and so leaks some of it; the leak is part of the method as released."""
+    lm = learner()
+    weight = lm.model.model.layers[0].mlp.down_proj.weight.detach().clone()
+    u, _, v = torch.linalg.svd(weight, full_matrices=False)
+    kept = min(weight.shape) // 2
+    ids = torch.arange(3, 23)[None]
+    with trainee(lm.model, divided(targets=("down_proj",))) as ready:
+        ready.model(input_ids=ids, labels=ids).loss.backward()
+        with torch.no_grad():
+            for parameter in ready.trained.values():
+                if parameter.grad is not None:
+                    parameter -= 1e-3 * parameter.grad
+        ready.model.merge_and_unload(safe_merge=True)
+    moved = lm.model.model.layers[0].mlp.down_proj.weight.detach() - weight
+    assert moved.norm() > 1e-5
+    assert (u[:, :kept].T @ moved @ v[:kept].T).norm() < 1e-3 * moved.norm()
+
+
+@pytest.mark.parametrize("at", [2, 7])
+def test_invariant_2_resumed_equals_uninterrupted_with_a_subspace(tmp_path: Path, at: int) -> None:
+    whole = trained(tmp_path / "whole", divided())
+    lm = learner()
+    with pytest.raises(Killed):
+        trained(tmp_path / "cut", divided(), lm=lm, step=killed_at(at))
+    assert_same_weights(lm, learner())
+    resumed = trained(tmp_path / "cut", divided(), lm=lm)
+    assert_same_weights(resumed.model, whole.model)
+    assert without_time(resumed) == without_time(whole)
+
+
+def test_a_subspace_of_half_precision_is_trained_in_fp32(tmp_path: Path) -> None:
+    lm = learner()
+    lm.model.to(torch.bfloat16)
+    with trainee(lm.model, divided()) as ready:
+        assert {parameter.dtype for parameter in ready.trained.values()} == {torch.float32}
+    trained(tmp_path, divided(targets=("q_proj",)), lm=lm)
+    assert all(weight.dtype == torch.bfloat16 for weight in weights(lm).values())
+
+
+def test_a_model_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Conv1D"):
+        trained(tmp_path, divided(), lm=learner("gpt2"))
+    with pytest.raises(InputError, match="no linear layer of this name"):
+        trained(tmp_path / "two", divided(targets=("c_attn",)), lm=learner())
+
+
+def test_the_kind_of_an_adapter_is_lora_unless_said() -> None:
+    assert TrainConfig.model_validate({"adapter": {}}).adapter == LoraSettings()
+    assert isinstance(TrainConfig.model_validate({"adapter": {"kind": "osf"}}).adapter, OsfSettings)
+    again = divided(preserved=0.25)
+    assert TrainConfig.model_validate_json(again.model_dump_json()) == again
+    with pytest.raises(ValueError, match="bogus"):
+        TrainConfig.model_validate({"adapter": {"kind": "bogus"}})
+
+
+def test_a_subspace_can_be_kept(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    lm = learner()
+    result = trained(tmp_path, divided(keep=True, targets=("q_proj",)), lm=lm)
+    loaded = PeftModel.from_pretrained(learner().model, str(result.adapter))
+    ids = torch.arange(3, 23)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, lm.model(ids).logits, rtol=1e-4, atol=1e-4)

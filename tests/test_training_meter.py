@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from instil.training import LoraSettings, Meter
+from instil.training import LoraSettings, Meter, OsfSettings
 from instil.training.batches import Reading, collate, share_of_loss
 from instil.training.config import TrainConfig
 from instil.training.trainable import only, trainee
@@ -86,6 +86,21 @@ def test_adapters_are_counted_as_they_are() -> None:
     own = 2 * LAYERS * adapters * tokens
     attention = LAYERS * 2 * 4 * 3 * 20 * 20 * HEADS_WIDTH
     assert found == forward + inputs + own + attention
+
+
+@pytest.mark.parametrize("preserved", [0.25, 0.5])
+def test_an_orthogonal_subspace_is_counted_as_dispatched(preserved: float) -> None:
+    model, batch = tiny_model("llama", attn_implementation="eager")[0], a_batch()
+    with trainee(model, TrainConfig(adapter=OsfSettings(kind="osf", preserved=preserved))) as ready:
+        with FlopCounterMode(display=False) as audit:
+            share_of_loss(ready.model, batch, Reading()).backward()
+        ready.model.zero_grad()
+        meter = Meter()
+        with meter.counting(ready.model, "training"):
+            share_of_loss(ready.model, batch, Reading()).backward()
+        assert meter.uncounted == set()
+        assert meter.flops["training"] == pytest.approx(audit.get_total_flops(), rel=0.005)
+        assert ready.setup_flops > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -3,7 +3,9 @@
 Facts about one subject rise and fall together, so subjects are resampled, not facts (the cluster bootstrap). Where a
 figure pools several seeds, seeds and subjects are resampled independently (the "pigeonhole" bootstrap of Owen 2007,
 Annals of Applied Statistics 1:386, which errs on the wide side). Single-seed intervals are bias-corrected and
-accelerated (BCa; Efron 1987, JASA 82:171); crossed ones are percentile intervals.
+accelerated (BCa; Efron 1987, JASA 82:171); crossed ones are percentile intervals, widened for a small number of seeds
+(`_few_seeds`): resampling three seeds shows less spread than three seeds have. Differences between runs, their
+p-values and the correction over many of them are in `instil.exam.comparing`.
 
 An interval is only given where resampling can show one. Otherwise the figure says why there is none.
 """
@@ -152,7 +154,7 @@ def ratio(
     value = float(totals.sum() / counts.sum())
     if reason := _no_spread(totals, counts):
         return Figure(value, None, None, number, groups, reason)
-    draws = _draws(totals, counts, how.resamples, np.random.default_rng(how.seed))
+    draws = cluster_draws(totals, counts, how.resamples, np.random.default_rng(how.seed))
     with np.errstate(invalid="ignore", divide="ignore"):
         leave_one_out = (totals.sum() - totals) / (counts.sum() - counts)
     low, high = _interval(draws, value, leave_one_out, how)
@@ -171,7 +173,8 @@ def crossed(
         values: one an item and seed.
         clusters: its subject.
         seeds: its seed. Seeds need not have the same items.
-        how: resamples, level and seed; the interval is always a percentile interval.
+        how: resamples, level and seed; the interval is always a percentile interval, and takes into account that few
+            seeds say little about their spread.
 
     With one seed the interval is over subjects only, and `reason` says so.
     """
@@ -181,12 +184,12 @@ def crossed(
     if len(set(runs)) < 2:
         figure = mean(found, labels, how)
         return replace(figure, reason=figure.reason or "one seed: the interval is over subjects only")
-    totals_SC, counts_SC = _by_seed_and_cluster(found, labels, runs)
+    totals_SC, counts_SC = by_seed_and_cluster(found, labels, runs)
     groups = totals_SC.shape[1]
     value = float(totals_SC.sum() / counts_SC.sum())
     if reason := _no_spread(totals_SC.sum(0), counts_SC.sum(0)):
         return Figure(value, None, None, len(found), groups, reason)
-    draws = _crossed_draws(totals_SC, counts_SC, how.resamples, np.random.default_rng(how.seed))
+    draws = crossed_draws(totals_SC, counts_SC, how.resamples, np.random.default_rng(how.seed))
     low, high = _percentiles(draws, (1 - how.level) / 2, (1 + how.level) / 2)
     return Figure(value, low, high, len(found), groups)
 
@@ -239,7 +242,7 @@ def _by_cluster(
     return np.bincount(index, above, size).astype(np.float64), np.bincount(index, below, size).astype(np.float64)
 
 
-def _by_seed_and_cluster(
+def by_seed_and_cluster(
     values: Sequence[float], labels: Sequence[Hashable], runs: Sequence[Hashable]
 ) -> tuple[Floats, Floats]:
     """Sums and counts for each seed and cluster: shapes (S, C), (S, C)."""
@@ -267,7 +270,7 @@ def _no_spread(totals: Floats, counts: Floats) -> str | None:
     )
 
 
-def _draws(totals: Floats, counts: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+def cluster_draws(totals: Floats, counts: Floats, resamples: int, rng: np.random.Generator) -> Floats:
     """The ratio in each resample, shape (R,). Clusters with the same sums are drawn together as one kind, since what
     a resample sums to depends only on how often each kind is drawn: multinomial, and exact."""
     import numpy as np
@@ -286,19 +289,62 @@ def _draws(totals: Floats, counts: Floats, resamples: int, rng: np.random.Genera
     return np.concatenate(found)
 
 
-def _crossed_draws(totals_SC: Floats, counts_SC: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """The mean in each resample of seeds and clusters, shape (R,); resamples without any item are left out."""
+def crossed_draws(totals_SC: Floats, counts_SC: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    """The mean in each resample of seeds and clusters, shape (R,); resamples without any item are left out.
+
+    Args:
+        totals_SC: sums by seed and cluster.
+        counts_SC: items by seed and cluster.
+        resamples: how many.
+        rng: of the draws.
+    """
+    value = float(totals_SC.sum() / counts_SC.sum())
+    return _few_seeds(_resampled(totals_SC, counts_SC, resamples, rng), value, totals_SC, counts_SC, rng)
+
+
+def _resampled(totals_SC: Floats, counts_SC: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    """Seeds and clusters drawn independently; clusters with the same column are drawn as one (see `cluster_draws`)."""
     import numpy as np
 
     runs, groups = totals_SC.shape
+    kinds, sizes = np.unique(np.concatenate([totals_SC, counts_SC]), axis=1, return_counts=True)
+    together = len(sizes) <= groups // 2
     found = []
-    for size in _chunks(resamples, groups):
+    for size in _chunks(resamples, len(sizes) if together else groups):
         weights_RS = rng.multinomial(runs, [1 / runs] * runs, size=size).astype(np.float64)
-        drawn_RC = rng.integers(0, groups, size=(size, groups))
-        above = np.take_along_axis(weights_RS @ totals_SC, drawn_RC, 1).sum(1)
-        below = np.take_along_axis(weights_RS @ counts_SC, drawn_RC, 1).sum(1)
+        if together:
+            weights_RK = rng.multinomial(groups, sizes / groups, size=size).astype(np.float64)
+            above, below = (((weights_RS @ part) * weights_RK).sum(1) for part in (kinds[:runs], kinds[runs:]))
+        else:
+            drawn_RC = rng.integers(0, groups, size=(size, groups))
+            above, below = (
+                np.take_along_axis(weights_RS @ part, drawn_RC, 1).sum(1) for part in (totals_SC, counts_SC)
+            )
         found.append(above[below > 0] / below[below > 0])
     return np.concatenate(found)
+
+
+def _few_seeds(draws: Floats, value: float, totals_SC: Floats, counts_SC: Floats, rng: np.random.Generator) -> Floats:
+    """The draws, stretched about `value` to the spread of Student's t where seeds or clusters are few.
+
+    The variance of the mean is that between seeds by their number plus that between clusters by theirs; its degrees of
+    freedom are Satterthwaite's (1946, Biometrics Bulletin 2:110). Resampling S seeds shows only (S - 1) / S of the
+    former, and none of the doubt about it. Each draw's distance is multiplied by sqrt(df / chi-squared(df)), so that
+    normal draws become those of t; with many seeds and clusters nothing changes.
+    """
+    import numpy as np
+
+    runs, groups = totals_SC.shape
+    seed_means = totals_SC.sum(1) / np.maximum(counts_SC.sum(1), 1)
+    residuals = totals_SC.sum(0) - value * counts_SC.sum(0)
+    of_seeds = float(seed_means.var(ddof=1)) / runs
+    of_clusters = float((residuals**2).sum()) / float(counts_SC.sum()) ** 2 * groups / (groups - 1)
+    variance, spread = of_seeds + of_clusters, float(draws.std())
+    if variance <= 0 or spread <= 0:
+        return draws
+    freedom = variance**2 / (of_seeds**2 / (runs - 1) + of_clusters**2 / (groups - 1))
+    heavier = np.sqrt(freedom / rng.chisquare(freedom, len(draws)))
+    return value + (draws - value) * max(1.0, math.sqrt(variance) / spread) * heavier
 
 
 def _chunks(resamples: int, width: int) -> list[int]:
@@ -315,21 +361,24 @@ def _interval(draws: Floats, value: float, leave_one_out: Floats, how: Bootstrap
 
 def _bca_tails(draws: Floats, value: float, leave_one_out: Floats, tails: tuple[float, float]) -> tuple[float, float]:
     """Where BCa reads the resamples instead of at the plain tails; the plain ones when it cannot be computed."""
+    normal, (bias, skew) = NormalDist(), bca_terms(draws, value, leave_one_out)
+    ends = [bias + normal.inv_cdf(tail) for tail in tails]
+    if any(skew * z >= 1 for z in ends):
+        return tails
+    return (normal.cdf(bias + ends[0] / (1 - skew * ends[0])), normal.cdf(bias + ends[1] / (1 - skew * ends[1])))
+
+
+def bca_terms(draws: Floats, value: float, leave_one_out: Floats) -> tuple[float, float]:
+    """Bias and acceleration of BCa; zeros, which leave the plain tails, when they cannot be computed."""
     import numpy as np
 
-    normal = NormalDist()
     # Figures of counts tie with many of their resamples: half of the ties count as below.
     below = float(np.mean(draws < value) + np.mean(draws == value) / 2)
     gaps = np.nanmean(leave_one_out) - leave_one_out[np.isfinite(leave_one_out)]
     spread = float((gaps**2).sum()) ** 1.5
     if not 0 < below < 1 or spread == 0:
-        return tails
-    bias, skew = normal.inv_cdf(below), float((gaps**3).sum()) / (6 * spread)
-
-    ends = [bias + normal.inv_cdf(tail) for tail in tails]
-    if any(skew * z >= 1 for z in ends):
-        return tails
-    return (normal.cdf(bias + ends[0] / (1 - skew * ends[0])), normal.cdf(bias + ends[1] / (1 - skew * ends[1])))
+        return 0.0, 0.0
+    return NormalDist().inv_cdf(below), float((gaps**3).sum()) / (6 * spread)
 
 
 def _percentiles(draws: Floats, low: float, high: float) -> tuple[float, float]:

@@ -1,18 +1,21 @@
-"""The one loop: facts, probe, teach, the same frozen exam, verdicts, report."""
+"""The one loop: facts, probe, teach, the same frozen exam, verdicts, report; and several of them side by side."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from instil.loop.compare_run import Comparison, compare
     from instil.loop.run import TeachResult, teach
 
-__all__ = ["TeachResult", "teach"]
+_HOME = {"Comparison": "compare_run", "TeachResult": "run", "compare": "compare_run", "teach": "run"}
+
+__all__ = ["Comparison", "TeachResult", "compare", "teach"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
         from importlib import import_module
 
-        return getattr(import_module("instil.loop.run"), name)
+        return getattr(import_module(f"instil.loop.{_HOME[name]}"), name)
     raise AttributeError(name)

@@ -181,9 +181,12 @@ def with_shortcuts(given: Mapping[str, Any], *, seed: int, adapter: str | None) 
     """The settings with `--seed` and `--adapter` put where the training configuration wants them."""
     train = {"seed": seed, **given.get("train", {})}
     if adapter is not None:
-        if adapter != "lora":
-            raise InputError("there is no such adapter", field="--adapter", found=repr(adapter), expected="lora")
-        train.setdefault("adapter", {})
+        from instil.training import ADAPTERS
+
+        if adapter not in ADAPTERS:
+            expected = " | ".join(ADAPTERS)
+            raise InputError("there is no such adapter", field="--adapter", found=repr(adapter), expected=expected)
+        train.setdefault("adapter", {"kind": adapter})
     return {**given, "train": train}
 
 

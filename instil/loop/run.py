@@ -99,7 +99,7 @@ def teach(
         seed: of every draw: roles, exemplars, order of training.
         roles: facts by role, where they do not come from `facts`.
         general: texts for perplexity; a set of Instil's own paragraphs by default.
-        adapter: "lora" trains a low-rank adapter and merges it into the saved weights.
+        adapter: "lora" trains a low-rank adapter, "osf" an orthogonal subspace; merged into the saved weights.
         progress: is told (what, done, total or None).
         dry_run: change nothing, and return the estimated time, memory and disk.
         command: the command line that asked for the run, for the record.
@@ -137,15 +137,34 @@ def teach(
         return TeachResult(folder.path, json.loads(folder.summary.read_text(encoding="utf-8")))
 
 
+@dataclass(frozen=True)
+class SharedExam:
+    """An exam that several runs sit, whose answers before teaching are given once for all.
+
+    Attributes:
+        exam: the frozen exam.
+        before: the folder in which the answers before teaching are kept, part by part, with their `cost.json`.
+    """
+
+    exam: exams.Exam
+    before: Path
+
+
 class Run:
     """One pass through the loop. Every step looks first whether an interrupted pass has already done it."""
 
     def __init__(
-        self, inputs: Inputs, folder: RunFolder, ledger: Ledger, tell: Tell, command: str | None = None
+        self,
+        inputs: Inputs,
+        folder: RunFolder,
+        ledger: Ledger,
+        tell: Tell,
+        command: str | None = None,
+        shared: SharedExam | None = None,
     ) -> None:
         from instil.training import Budget, Meter
 
-        self.command = command
+        self.command, self.shared = command, shared
         self.inputs, self.folder, self.ledger, self.tell = inputs, folder, ledger, tell
         self.run_id = f"{inputs.method.name}-{fingerprint([json.dumps(inputs.plan(), sort_keys=True)])[:8]}"
         self.meter, self.exam_meter = Meter(), Meter()
@@ -186,21 +205,7 @@ class Run:
         """The exam as it was frozen before anything was taught: read back when the run is resumed."""
         if self.folder.exam.exists():
             return exams.Exam.read(self.folder.exam)
-        exam = exams.build_exam(
-            target=self.inputs.roles[Role.TARGET],
-            held_back=self.inputs.roles[Role.HELD_BACK],
-            development=self.inputs.roles[Role.DEVELOPMENT],
-            exemplars=self.inputs.exemplars,
-            general_texts=self.inputs.general,
-            config=self.inputs.exam,
-            probe_config=self.inputs.probe,
-            exemplar_facts=self.inputs.roles[Role.EXEMPLAR],
-            same_subject=self.inputs.same_subject,
-            taught_texts=[document.text for document in self.inputs.documents],
-            own_questions=self.inputs.own_questions,
-            others=self.inputs.roles[Role.KNOWN] + self.inputs.roles[Role.PRACTICE],
-            fits=lambda question: too_long(self.inputs.model, question.text, question.answers) is None,
-        )
+        exam = self.shared.exam if self.shared else exam_of(self.inputs)
         exam.write(self.folder.exam)
         return exam
 
@@ -210,14 +215,16 @@ class Run:
         """Let a model take the exam; the answers and the mastery map are on disk when this returns."""
         from instil.training import Meter
 
-        cost = self.folder.work / f"exam-{when}-cost.json"
+        cost, keep = self.folder.work / f"exam-{when}-cost.json", self.folder.work / f"exam-{when}"
+        if self.shared and when == "before":
+            cost, keep = self.shared.before / "cost.json", self.shared.before
         meter = Meter()
         with meter.counting(model.model, "exam"):
             result = exams.sit(
                 exam,
                 exams.ModelAnswerer(model),
                 progress=lambda done, total: self.tell(f"exam {when} teaching", done, total),
-                keep=self.folder.work / f"exam-{when}",
+                keep=keep,
             )
         if not cost.exists():
             write_json(cost, meter.to_dict())
@@ -332,3 +339,22 @@ class Run:
         if not mark.exists():
             write_json(mark, datetime.now(UTC).isoformat(timespec="seconds"))
         return str(json.loads(mark.read_text()))
+
+
+def exam_of(inputs: Inputs) -> exams.Exam:
+    """The exam that a call asks for."""
+    return exams.build_exam(
+        target=inputs.roles[Role.TARGET],
+        held_back=inputs.roles[Role.HELD_BACK],
+        development=inputs.roles[Role.DEVELOPMENT],
+        exemplars=inputs.exemplars,
+        general_texts=inputs.general,
+        config=inputs.exam,
+        probe_config=inputs.probe,
+        exemplar_facts=inputs.roles[Role.EXEMPLAR],
+        same_subject=inputs.same_subject,
+        taught_texts=[document.text for document in inputs.documents],
+        own_questions=inputs.own_questions,
+        others=inputs.roles[Role.KNOWN] + inputs.roles[Role.PRACTICE],
+        fits=lambda question: too_long(inputs.model, question.text, question.answers) is None,
+    )

@@ -30,12 +30,14 @@ class Method:
         summary: one line.
         config: the pydantic class of its settings.
         teach: the recipe; it changes the lesson's model through the lesson's verbs and returns nothing.
+        needs: what it cannot do without, beside target facts: "documents". A module says so as `NEEDS`.
     """
 
     name: str
     summary: str
     config: type[BaseModel]
     teach: Callable[[Lesson, Any], None]
+    needs: tuple[str, ...] = ()
 
     @property
     def card(self) -> str:
@@ -71,4 +73,4 @@ def get(name: str) -> Method:
     if name not in NAMES:
         raise InputError("there is no such method", field="method", found=repr(name), expected=" | ".join(NAMES))
     module = import_module(f"instil.methods.{name}.method")
-    return Method(name, module.SUMMARY, module.Config, module.teach)
+    return Method(name, module.SUMMARY, module.Config, module.teach, getattr(module, "NEEDS", ()))

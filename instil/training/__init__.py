@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from instil.training.config import Budget, LoraSettings, TrainConfig
+from instil.training.config import ADAPTERS, Budget, LoraSettings, OsfSettings, TrainConfig
 from instil.training.examples import Example, count_split, document_examples, question_example
 from instil.training.stopping import Decision, Progress, Stop, no_longer_improving
 
@@ -29,6 +29,7 @@ _LATER = {
 }
 
 __all__ = [
+    "ADAPTERS",
     "Budget",
     "Decision",
     "Example",
@@ -36,6 +37,7 @@ __all__ = [
     "LoraSettings",
     "Meter",
     "Objective",
+    "OsfSettings",
     "Progress",
     "Step",
     "Stop",

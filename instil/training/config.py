@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 
 class _Settings(BaseModel):
@@ -14,6 +15,7 @@ class _Settings(BaseModel):
 class LoraSettings(_Settings):
     """Low-rank adapters (Hu et al. 2021, 2106.09685) through `peft`; merged into the weights after training."""
 
+    kind: Annotated[Literal["lora"], Field(description="Low-rank adapters.")] = "lora"
     r: Annotated[int, Field(ge=1, description="Rank of the adapters.")] = 16
     alpha: Annotated[int, Field(ge=1, description="The adapters' output is scaled by alpha / r.")] = 32
     dropout: Annotated[float, Field(ge=0, lt=1, description="Dropout on the adapters' input.")] = 0.0
@@ -25,6 +27,35 @@ class LoraSettings(_Settings):
         tuple[int, ...] | None, Field(description="Numbers of the layers to adapt, from 0; by default all.")
     ] = None
     keep: Annotated[bool, Field(description="Also save the adapter by itself, beside the merged weights.")] = False
+
+
+class OsfSettings(_Settings):
+    """Orthogonal subspace fine-tuning (Nayak et al. 2025, 2504.07097) through `peft`: every weight matrix is divided by
+    its singular values; the directions of the largest stay as they are, the others are trained with gradients that are
+    projected off the former. Merged into the weights after training."""
+
+    kind: Annotated[Literal["osf"], Field(description="Orthogonal subspace fine-tuning.")]
+    preserved: Annotated[
+        float, Field(gt=0, lt=1, description="Share of each matrix's singular directions that stay as they are.")
+    ] = 0.5
+    targets: Annotated[
+        tuple[str, ...] | None,
+        Field(description="Names of the modules to divide, such as q_proj; by default all linear layers but the head."),
+    ] = None
+    keep: Annotated[bool, Field(description="Also save the adapter by itself, beside the merged weights.")] = False
+
+
+def _kind(adapter: Any) -> str:
+    kind = adapter.get("kind", "lora") if isinstance(adapter, Mapping) else getattr(adapter, "kind", "lora")
+    return str(kind)
+
+
+AdapterSettings = Annotated[
+    Annotated[LoraSettings, Tag("lora")] | Annotated[OsfSettings, Tag("osf")], Discriminator(_kind)
+]
+"""Which adapter is trained: its `kind` says, and without one it is "lora"."""
+
+ADAPTERS = ("lora", "osf")
 
 
 class Budget(_Settings):
@@ -67,7 +98,9 @@ class TrainConfig(_Settings):
         Literal["auto", "fp32", "bf16"],
         Field(description="Of the forward pass; weights stay fp32. auto: bf16 where the hardware multiplies it."),
     ] = "auto"
-    adapter: Annotated[LoraSettings | None, Field(description="Train adapters instead of the weights.")] = None
+    adapter: Annotated[
+        AdapterSettings | None, Field(description="Train adapters (kind lora or osf) instead of the weights.")
+    ] = None
     parameters: Annotated[
         tuple[str, ...] | None,
         Field(description="Train only parameters whose names match one of these patterns (* and ?)."),

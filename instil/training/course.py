@@ -88,6 +88,8 @@ class Course(TrainerCallback):
             model, int(self.lm.model.config.get_text_config().vocab_size), autocast, packing=config.packing
         )
         pad_id = _padding(self.lm)
+        if self.ready.setup_flops:
+            self.meter.charge("training", self.ready.setup_flops)
         if objective is not None:
             objective.prepare(model, self.layout, self.meter, pad_id)
         windows = Windows(examples, config)

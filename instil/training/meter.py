@@ -121,6 +121,10 @@ class Meter:
             for hook in hooks:
                 hook.remove()
 
+    def charge(self, purpose: str, flops: float) -> None:
+        """Add operations that no module computes, such as a decomposition."""
+        self.flops[purpose] += flops
+
     def _switch(self) -> None:
         now = time.perf_counter()
         if self._purpose is not None:
@@ -138,12 +142,20 @@ class Meter:
     def _watch(self, model: nn.Module) -> list[Any]:
         hooks: list[Any] = []
         embedding = getattr(model, "get_input_embeddings", lambda: None)()
+        factors = {id(part) for module in model.modules() if _is_osf(module) for part in module.children()}
+        factors |= {id(part) for module in model.modules() if id(module) in factors for part in module.modules()}
         for module in model.modules():
-            if _is_linear(module):
+            if _is_osf(module):
+                hooks.append(module.register_forward_hook(self._osf))
+            elif _is_linear(module):
                 hooks.append(module.register_forward_hook(self._linear))
             elif _is_attention(module):
                 hooks.append(module.register_forward_hook(self._attention, with_kwargs=True))
-            elif not isinstance(module, nn.Embedding) and any(p.ndim > 1 for p in module.parameters(recurse=False)):
+            elif (
+                id(module) not in factors
+                and not isinstance(module, nn.Embedding)
+                and any(p.ndim > 1 for p in module.parameters(recurse=False))
+            ):
                 self.uncounted.add(type(module).__name__)
             if module is embedding:
                 hooks.append(module.register_forward_hook(self._token))
@@ -159,6 +171,23 @@ class Meter:
         once = 2.0 * weight.numel() * (inputs.numel() / inputs.shape[-1] if inputs.numel() else 0.0)
         self._count(once)
         self._on_backward(output, once * (int(inputs.requires_grad) + int(weight.requires_grad)))
+
+    def _osf(self, module: Any, arguments: tuple[Any, ...], output: Any) -> None:
+        """What an OSF layer adds to its base layer, which is counted by itself: the trained factors and, since it
+        computes their difference, the factors as they started; backward also the projection of their gradients."""
+        if module.disable_adapters or module.merged or not module.active_adapters:
+            return
+        name = module.active_adapters[0]
+        rank = module.osf_svd_params[name]["S_low"].shape[0]
+        width, height = module.in_features, module.out_features
+        inputs: Tensor = arguments[0]
+        tokens = inputs.numel() / inputs.shape[-1] if inputs.numel() else 0.0
+        into, out = (4.0 * tokens * rank * size for size in (width, height))
+        self._count(into + out)
+        tall, wide = name in module._osf_U_high, name in module._osf_V_high
+        kept = module.effective_rank[name]
+        projections = 4.0 * rank * (height * (kept if tall else rank) + width * (kept if wide else rank))
+        self._on_backward(output, into * (1 + int(inputs.requires_grad)) + 2 * out + projections)
 
     def _attention(
         self, module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Any
@@ -185,6 +214,11 @@ class Meter:
 def _is_linear(module: nn.Module) -> bool:
     """`nn.Linear`, and GPT-2's `Conv1D`, which is a linear layer with its weight transposed."""
     return isinstance(module, nn.Linear) or (type(module).__name__ == "Conv1D" and hasattr(module, "nf"))
+
+
+def _is_osf(module: nn.Module) -> bool:
+    """A layer of `peft`'s orthogonal subspace fine-tuning."""
+    return hasattr(module, "osf_svd_params")
 
 
 def _is_attention(module: nn.Module) -> bool:

@@ -1,11 +1,11 @@
-"""Which weights are trained: all, some by name, or low-rank adapters; and the proof that the others did not move."""
+"""Which weights are trained: all, some by name, or adapters; and the proof that the others did not move."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.errors import InputError, RunFailed
-from instil.training.config import LoraSettings, TrainConfig
+from instil.training.config import LoraSettings, OsfSettings, TrainConfig
 
 
 @dataclass
@@ -25,11 +25,13 @@ class Trainee:
         model: what is called: the model itself, or its `peft` wrapper.
         trained: the parameters that the optimiser gets, by name, tied ones once.
         frozen: a checksum of every other parameter, by name.
+        setup_flops: operations that making it ready took (the decompositions of OSF).
     """
 
     model: nn.Module
     trained: dict[str, nn.Parameter]
     frozen: dict[str, tuple[int, int]]
+    setup_flops: float = 0.0
 
     @property
     def size(self) -> int:
@@ -53,11 +55,11 @@ def trainee(model: Any, config: TrainConfig) -> Iterator[Trainee]:
     """
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     if config.adapter is not None:
-        wrapped = attach_lora(model, config.adapter, config.seed)
+        wrapped, setup = _attach(model, config.adapter, config.seed)
         try:
-            yield _ready(wrapped)
+            yield replace(_ready(wrapped), setup_flops=setup)
         finally:
-            if any("lora_" in name for name, _ in model.named_parameters()):
+            if any(mark in name for name, _ in model.named_parameters() for mark in ("lora_", "osf_svd_params")):
                 wrapped.unload()
             _restore(model, wanted)
         return
@@ -101,6 +103,13 @@ def only(model: nn.Module, patterns: Sequence[str]) -> None:
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
+def _attach(model: Any, settings: LoraSettings | OsfSettings, seed: int) -> tuple[Any, float]:
+    """The model with adapters in it, and the operations that this took."""
+    if isinstance(settings, OsfSettings):
+        return attach_osf(model, settings)
+    return attach_lora(model, settings, seed), 0.0
+
+
 def attach_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
     """Put fresh adapters (in fp32, drawn from `seed`) into the model and freeze all else.
 
@@ -108,30 +117,19 @@ def attach_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
         InputError: `peft` is not installed, or a target or layer does not exist.
     """
     try:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
     except ImportError as error:
-        raise InputError(
-            "adapters need the package peft: pip install 'instil[peft]'", field="adapter", found="not installed"
-        ) from error
-    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _adaptable(module)}
-    for target in settings.targets or ():
-        if target not in linear:
-            raise InputError(
-                "the model has no linear layer of this name", field="adapter.targets", found=target,
-                expected=", ".join(sorted(linear)),
-            )  # fmt: skip
+        raise _no_peft() from error
+    _check_targets(model, settings.targets)
     depth = int(model.config.num_hidden_layers)
     for layer in settings.layers or ():
         if not 0 <= layer < depth:
             raise InputError(
                 "the model has no such layer", field="adapter.layers", found=str(layer), expected=f"0 to {depth - 1}"
             )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="`is_gradient_checkpointing`"
-        )  # peft's call, none of the user's doing
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        wrapped = get_peft_model(
+        wrapped = _wrapped(
             model,
             LoraConfig(
                 r=settings.r,
@@ -143,14 +141,84 @@ def attach_lora(model: Any, settings: LoraSettings, seed: int) -> Any:
                 task_type="CAUSAL_LM",
             ),
         )
-    _check_adapted(wrapped, settings)
+    _check_adapted(wrapped, settings.targets, settings.layers)
     return wrapped
 
 
-def _check_adapted(wrapped: Any, settings: LoraSettings) -> None:
+def attach_osf(model: Any, settings: OsfSettings) -> tuple[Any, float]:
+    """Divide the weight matrices by their singular values, and free the directions of the smaller ones (in fp32).
+
+    Nothing is drawn: the same weights give the same start.
+
+    Returns:
+        The wrapped model, and the operations of the decompositions: 6 m n² + 20 n³ for an m x n matrix, m >= n (Golub
+        and Van Loan, Matrix Computations, 4th ed., section 8.6, thin U and V by way of R).
+
+    Raises:
+        InputError: `peft` is not installed or too old, a target does not exist, or the model's layers are none that
+            OSF can divide.
+    """
+    try:
+        from peft import OSFConfig
+    except ImportError as error:
+        raise _no_peft("osf needs peft 0.18 or newer: pip install -U 'instil[peft]'") from error
+    _check_targets(model, settings.targets)
+    if any(type(module).__name__ == "Conv1D" for module in model.modules()):
+        raise InputError(
+            "OSF divides linear layers only, and this model has layers of another kind",
+            field="adapter.kind",
+            found="Conv1D",
+            expected="lora, or another model",
+        )
+    targets = list(settings.targets) if settings.targets else "all-linear"
+    # The adapter's description asks for a kind of task, and has none of its own for wrapped models.
+    wrapped = _wrapped(
+        model, OSFConfig(effective_rank=settings.preserved, target_modules=targets, task_type="CAUSAL_LM")
+    )
+    divided = [module for module in wrapped.modules() if hasattr(module, "osf_svd_params")]
+    for module in divided:  # in the weights' own precision until now; trained weights are fp32
+        module.osf_svd_params.float()
+        for kept in (module._osf_U_low_init, module._osf_S_low_init, module._osf_V_low_init):
+            kept.float()
+        for kept in (module._osf_U_high, module._osf_V_high):
+            kept.float()
+    _check_adapted(wrapped, settings.targets, None)
+    sizes = [sorted(module.get_base_layer().weight.shape) for module in divided]
+    return wrapped, float(sum(6 * large * small**2 + 20 * small**3 for small, large in sizes))
+
+
+def _wrapped(model: Any, adapter: Any) -> Any:
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="`is_gradient_checkpointing`"
+        )  # peft's call, none of the user's doing
+        return get_peft_model(model, adapter)
+
+
+def _no_peft(what: str = "adapters need the package peft: pip install 'instil[peft]'") -> InputError:
+    return InputError(what, field="adapter", found="not installed")
+
+
+def _check_targets(model: nn.Module, targets: Sequence[str] | None) -> None:
+    linear = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _adaptable(module)}
+    for target in targets or ():
+        if target not in linear:
+            raise InputError(
+                "the model has no linear layer of this name", field="adapter.targets", found=target,
+                expected=", ".join(sorted(linear)),
+            )  # fmt: skip
+
+
+def _check_adapted(wrapped: Any, targets: Sequence[str] | None, layers: Sequence[int] | None) -> None:
     adapted = [name for name, parameter in wrapped.named_parameters() if parameter.requires_grad]
-    missing = [target for target in settings.targets or () if not any(f".{target}.lora_" in name for name in adapted)]
-    missing += [f"layer {n}" for n in settings.layers or () if not any(f".{n}." in name for name in adapted)]
+    missing = [
+        target
+        for target in targets or ()
+        if not any(f".{target}.{mark}_" in name for name in adapted for mark in ("lora", "osf"))
+    ]
+    missing += [f"layer {n}" for n in layers or () if not any(f".{n}." in name for name in adapted)]
     if missing or not adapted:
         wrapped.unload()
         raise InputError("asked to adapt what got no adapter", field="adapter", found=some(missing or ["nothing"]))

@@ -17,11 +17,14 @@ def register(app: typer.Typer) -> None:
 
 def report(
     terminal: Terminal,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder of a run or a comparison.", show_default=False)
+    ],
 ) -> None:
-    """Rebuild `report.html` from the ledger; the model is not needed."""
+    """Rebuild `report.html` from the ledger, or a comparison's from its summary; the model is not needed."""
     from instil.report import report as build
+    from instil.report.comparison import build_comparison_report, is_comparison
 
-    page = build(folder)
+    page = build_comparison_report(folder) if is_comparison(folder) else build(folder)
     terminal.result({"report": str(page)})
     terminal.show(f"The report: {page}")

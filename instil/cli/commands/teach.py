@@ -65,7 +65,7 @@ def teach(
         typer.Option("--budget", metavar="COMPUTE", help="Compute that teaching may spend: 3e15, or 3 PFLOP."),
     ] = None,
     adapter: Annotated[
-        str | None, typer.Option("--adapter", metavar="NAME", help="Train an adapter (lora) instead of every weight.")
+        str | None, typer.Option("--adapter", metavar="NAME", help="Train an adapter (lora, osf), not every weight.")
     ] = None,
     known: Annotated[str | None, _role("--known", "Known facts for replay.")] = None,
     development: Annotated[str | None, _role("--development", "Facts for early stop and tuning.")] = None,

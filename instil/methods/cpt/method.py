@@ -9,6 +9,7 @@ from instil.lesson import Lesson
 from instil.training import TrainConfig
 
 SUMMARY = "continued pre-training on documents, loss on every token"
+NEEDS = ("documents",)
 
 
 class Config(BaseModel):

@@ -70,7 +70,7 @@ class Plan:
     relations: int = 6
     each: int = 60
     harness: int = 32
-    generated: int = 20
+    generated: int = 30
     search: int = 4
     sets: int = 10
     seed: int = 0
@@ -81,7 +81,7 @@ class Plan:
         return max(self.each, self.harness, self.generated, self.search)
 
 
-PLANS = {"embedded": Plan(each=160, harness=64, generated=80, search=8)}
+PLANS = {"embedded": Plan(each=160, harness=64, generated=120, search=8)}
 """The embedded model is some eight times as fast as one of 60 million, and gets so many more facts."""
 QUICK = Plan(rounds=2, slow_rounds=2, relations=2, each=4, harness=2, generated=1, search=1, sets=3)
 

@@ -128,10 +128,10 @@ def test_joined_sessions_go_on_as_each_alone(family: str) -> None:
         first, second = (runner.score(rows) for _ in range(2))
         first.behind({0: tree})
         second.behind({0: tree, 2: tree})
-        old = first.resume([(0, (7, 8)), (1, ())], 9)
+        old = first.resume([(0, (7, 8)), (1, ())])
         for tokens in ([1, 2], [3, 4]):
             old.step(tokens)
-        new = second.resume([(0, ()), (2, (7,))], 9)
+        new = second.resume([(0, ()), (2, (7,))])
         new.join(old)
         prompts = [
             [*rows[0].prefix, *rows[0].question],

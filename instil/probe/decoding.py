@@ -55,9 +55,8 @@ class Decoder:
         """Take answers that are not finished, each with its row, in ascending order."""
         if not paths:
             return
-        room = max(path.limit - len(path.nodes) for path in (*self._running, *(path for _, path in paths)))
         places = [(row, tuple(path.tokens[: len(path.nodes)])) for row, path in paths]
-        session = scored.resume(places, room)
+        session = scored.resume(places)
         if self._session is not None and self._running:
             self._drop_finished()
             session.join(self._session)

@@ -99,7 +99,7 @@ class PlainScored:
             logits_SV[nodes] = found_TV
         return logits_SV
 
-    def resume(self, places: Sequence[tuple[int, Ids]], room: int) -> PlainSession:
+    def resume(self, places: Sequence[tuple[int, Ids]]) -> PlainSession:
         return PlainSession(self.runner, [(*self.asked[row], *tokens) for row, tokens in places])
 
 

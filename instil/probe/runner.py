@@ -35,8 +35,7 @@ class Session(Protocol):
         """Go on with these rows, which may repeat, in this order; those of one prefix must stay together."""
 
     def join(self, other: Any) -> None:
-        """Go on with the rows of another session of the same runner as well, behind the own ones. This one must not
-        have been stepped, and its room must suffice."""
+        """Go on with the rows of another session of the same runner as well, behind the own ones."""
 
 
 class Scored(Protocol):
@@ -55,8 +54,8 @@ class Scored(Protocol):
             Logits behind each node, shape (S, V): the nodes of the first of these trees, then of the second.
         """
 
-    def resume(self, places: Sequence[tuple[int, Ids]], room: int) -> Session:
-        """Go on by at most `room` tokens behind places: a row (ascending) and the tokens passed on its tree."""
+    def resume(self, places: Sequence[tuple[int, Ids]]) -> Session:
+        """Go on behind places: a row (ascending) and the tokens passed on its tree."""
 
 
 class Runner(Protocol):
@@ -84,7 +83,7 @@ def _tried(runner: Runner, row: Row) -> Tensor:
     if len(row.tree):
         found.append(scored.behind({0: row.tree}))
     path = tuple(row.tree.tokens[node] for node in row.tree.path(row.tree.leaves[0])) if len(row.tree) else ()
-    found.append(scored.resume([(0, path)], room=1).step([row.question[-1]]))
+    found.append(scored.resume([(0, path)]).step([row.question[-1]]))
     return torch.cat(found).float()
 
 

@@ -83,7 +83,7 @@ class SampledEngine:
         live = [_Beginning(index, (), self._samples, True, index) for index in range(len(jobs))]
         live = self._grown(live, scored.logits, streams, jobs, ended)
         if live:
-            session = scored.resume([(one.job, ()) for one in live], room=max(job.limit for job in jobs))
+            session = scored.resume([(one.job, ()) for one in live])
         while live:
             logits = session.step([one.tokens[-1] for one in live])
             live = self._grown([replace(one, slot=slot) for slot, one in enumerate(live)], logits, streams, jobs, ended)

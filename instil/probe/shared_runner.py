@@ -25,6 +25,9 @@ ROUND_TO = 32
 """A packed row is filled up to a multiple of so many tokens: a matrix product of a new shape costs a compilation."""
 
 
+STEPS = 8
+"""Tokens for which a session makes room at a time: few answers are longer, and unused room is attended to as well."""
+
 SPLIT = 10_000
 """Pairs of tokens whose attention takes about as long as what has to be done for one more segment."""
 
@@ -278,10 +281,10 @@ class SharedScored:
                 yield number, rows[:size]
                 rows = rows[size:]
 
-    def resume(self, places: Sequence[tuple[int, Ids]], room: int) -> SharedSession:
+    def resume(self, places: Sequence[tuple[int, Ids]]) -> SharedSession:
         sources = [self._source(row, tokens) for row, tokens in places]
         prefixes = [self.plan.segments[self.homes[row][0]].prefix for row, _ in places]
-        return SharedSession(self.runner, prefixes, sources, room)
+        return SharedSession(self.runner, prefixes, sources)
 
     def _source(self, row: int, tokens: Ids) -> Source:
         """Where the own keys and values of a row and of a path behind it are."""
@@ -309,13 +312,11 @@ class Source:
 class SharedSession:
     """Own keys and values of all rows are in one buffer for each layer, with room for what is generated."""
 
-    def __init__(
-        self, runner: SharedRunner, prefixes: Sequence[Prefix | None], sources: Sequence[Source], room: int
-    ) -> None:
+    def __init__(self, runner: SharedRunner, prefixes: Sequence[Prefix | None], sources: Sequence[Source]) -> None:
         self._runner, plan = runner, sources[0].plan
         self._length = max(len(source.keys) for source in sources)
         self._groups = [(prefix, len(list(group))) for prefix, group in groupby(prefixes)]
-        whole = self._length + room
+        whole = self._length + STEPS
         layers = {layer: pair for (_, layer), pair in plan.memory.items()}
         self._layers = {layer: _buffers(layers[layer], len(sources), whole) for layer in sorted(layers)}
         starts = numpy.array([0 if prefix is None else prefix.length for prefix in prefixes])
@@ -347,6 +348,8 @@ class SharedSession:
                 buffer_GRKD[:, rows_R, : self._length] = chosen
 
     def step(self, tokens: Sequence[int]) -> Tensor:
+        if self._length == self._visible.shape[1]:
+            self._extend(STEPS)
         self._visible[:, self._length] = True
         self._positions[:, self._length] = self._next
         held = Held(self._groups, self._layers, self._length, self._visible, self._positions, self._next)
@@ -366,11 +369,22 @@ class SharedSession:
         self._visible, self._positions = self._visible[chosen], self._positions[chosen]
         self._next = self._next[chosen]
 
+    def _extend(self, room: int) -> None:
+        """Make room for more tokens."""
+        self._visible = torch.nn.functional.pad(self._visible, (0, room))
+        self._positions = torch.nn.functional.pad(self._positions, (0, room))
+        longer: dict[int, KeyValue] = {}
+        for layer, (key, value) in self._layers.items():
+            longer[layer] = (
+                torch.nn.functional.pad(key, (0, 0, 0, room)),
+                torch.nn.functional.pad(value, (0, 0, 0, room)),
+            )
+        self._layers = longer
+
     def join(self, other: SharedSession) -> None:
         """Rows of both go on behind the longer of the two; what either lacks before that is never attended to."""
-        room = self._visible.shape[1] - self._length
         length, rows = max(self._length, other._length), len(self._next)
-        whole, both = length + room, rows + len(other._next)
+        whole, both = length + STEPS, rows + len(other._next)
         layers, visible = self._layers, self._visible.new_zeros(both, whole)
         positions = self._positions.new_zeros(both, whole)
         self._layers = {layer: _buffers(pair, both, whole) for layer, pair in layers.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil import exam as exams
@@ -35,6 +37,7 @@ def set_up(run: Run, exam: Exam) -> dict[str, Any]:
         "model": {
             "name": inputs.model.name,
             "source": inputs.model.source,
+            "hub_id": hub_id(inputs.model.source),
             "fingerprint": inputs.model.fingerprint,
             "parameters": sum(weight.numel() for weight in inputs.model.model.parameters()),
             "dtype": str(inputs.model.dtype).removeprefix("torch."),
@@ -53,6 +56,11 @@ def set_up(run: Run, exam: Exam) -> dict[str, Any]:
         "started": run.started,
         "ledger": str(run.ledger.folder),
     }
+
+
+def hub_id(source: str) -> str | None:
+    """The source of a model when it is an id on the Hub (owner/name); None for a folder and what was in memory."""
+    return source if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source) and not Path(source).exists() else None
 
 
 def summarise(

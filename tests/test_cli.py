@@ -21,10 +21,11 @@ import typer
 from instil.cli import docs, main
 from instil.cli.app import app
 from instil.cli.commanding import ARGUMENTS, describe_failure, guarded
-from instil.cli.options import read_settings, settings
+from instil.cli.options import settings
 from instil.cli.progress import LineProgress, clock_time
 from instil.cli.terminal import Terminal
 from instil.errors import InputError, RunFailed
+from instil.loop.settings import read_settings
 from instil.version import __version__
 
 COMMANDS = list(docs.commands_of(app))

@@ -32,6 +32,7 @@ def set_up(run: Run, exam: Exam) -> dict[str, Any]:
             "probe": inputs.probe.model_dump(mode="json"),
             "exam": inputs.exam.model_dump(mode="json"),
         },
+        **({"preset": inputs.preset.to_dict()} if inputs.preset is not None else {}),
         "seed": inputs.seed,
         "seeds": [inputs.seed],
         "model": {

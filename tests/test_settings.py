@@ -195,3 +195,22 @@ def test_tensorboard_gets_the_losses_of_the_ledger(tmp_path: Path) -> None:
     losses = {event.step: event.value for event in seen.Scalars("train/loss")}
     recorded = {row["step"]: row["loss"] for row in run.curves.to_dict("records")}
     assert losses == pytest.approx(recorded, abs=1e-4) and len(losses) > 1
+
+
+# ------------------------------------------------------------------ schemas for editors
+
+
+def test_a_schema_takes_what_is_right_and_refuses_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    from instil.cli import main
+
+    jsonschema = pytest.importorskip("jsonschema")
+    assert main(["methods", "sft", "--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    right = {"replay_ratio": 0.5, "train": {"learning_rate": 1e-5}, "probe": {"shots": 2}, "exam": {"wordings": 1}}
+    jsonschema.validate(right, schema)
+    for wrong in ({"train": {"learning_rat": 1}}, {"trian": {}}, {"probe": {"shots": "two"}}, {"train": {"epochs": 0}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+    assert main(["methods", "--schema"]) == 2

@@ -220,15 +220,7 @@ class Run:
         """The exam as it was frozen before anything was taught: read back when the run is resumed."""
         if self.folder.exam.exists():
             return exams.Exam.read(self.folder.exam)
-        exam = exams.build_exam(
-            target=self.inputs.roles[Role.TARGET],
-            held_back=self.inputs.roles[Role.HELD_BACK],
-            development=self.inputs.roles[Role.DEVELOPMENT],
-            exemplars=self.inputs.exemplars,
-            general_texts=self.inputs.general,
-            config=self.inputs.exam,
-            probe_config=self.inputs.probe,
-        )
+        exam = exam_of(self.inputs)
         exam.write(self.folder.exam)
         return exam
 
@@ -348,3 +340,16 @@ class Run:
         if not mark.exists():
             write_json(mark, datetime.now(UTC).isoformat(timespec="seconds"))
         return str(json.loads(mark.read_text()))
+
+
+def exam_of(inputs: Inputs) -> exams.Exam:
+    """The exam that a call asks for."""
+    return exams.build_exam(
+        target=inputs.roles[Role.TARGET],
+        held_back=inputs.roles[Role.HELD_BACK],
+        development=inputs.roles[Role.DEVELOPMENT],
+        exemplars=inputs.exemplars,
+        general_texts=inputs.general,
+        config=inputs.exam,
+        probe_config=inputs.probe,
+    )

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import yaml
     from pydantic import BaseModel
 
+    from instil.methods import Method
+
 SECTIONS = ("train", "probe", "exam")
 """Groups of settings, which hold others."""
 
@@ -140,6 +142,23 @@ def checked(
     except ValidationError as error:
         faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         raise wrong_setting(faults[0], model, section, what) from None
+
+
+def settings_schema(method: Method) -> dict[str, Any]:
+    """The JSON schema of a file of settings for a method, for editors: the method's own, with `probe` and `exam`."""
+    from pydantic import Field, create_model
+
+    from instil.exam import ExamConfig
+    from instil.probe import ProbeConfig
+
+    whole: Any = create_model(
+        f"Settings of instil teach --method {method.name}",
+        __base__=method.config,
+        probe=(ProbeConfig, Field(default_factory=ProbeConfig, description="how facts are probed")),
+        exam=(ExamConfig, Field(default_factory=ExamConfig, description="what is asked before and after")),
+    )
+    schema: dict[str, Any] = whole.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "description": method.summary}
 
 
 def wrong_setting(

@@ -19,7 +19,7 @@ def report(
     terminal: Terminal,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.", show_default=False)],
 ) -> None:
-    """Rebuild `report.html` from the ledger; the model is not needed."""
+    """Rebuild `report.html`, `report.json` and the model's card from the ledger; the model is not needed."""
     from instil.report import report as build
 
     page = build(folder)

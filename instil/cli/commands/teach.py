@@ -102,7 +102,7 @@ def teach(
     """Teach a model, and prove it: the same frozen exam before and after, verdicts, ledger, report.
 
     Writes model/ (loads with plain transformers), before/mastery.parquet, after/mastery.parquet, ledger/, report.html,
-    summary.json and config.yaml.
+    report.json, summary.json and config.yaml; model/README.md is its card.
     """
     from instil.loop import TeachResult
     from instil.loop import teach as run

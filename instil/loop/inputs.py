@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from instil.errors import InputError
 from instil.facts import Corpus, Document, FactSet, Role
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from instil.exam import ExamConfig
     from instil.model import LanguageModel
     from instil.probe import ExemplarSets, ProbeConfig
+
+P = ParamSpec("P")
 
 SCALES = {"": 1.0, "T": 1e12, "P": 1e15, "E": 1e18}
 
@@ -74,6 +77,20 @@ class Inputs:
         }
 
 
+def _naming_places(read: Callable[P, Inputs]) -> Callable[P, Inputs]:
+    """Name the file and the line of a fault in `config`, whoever finds it."""
+
+    @wraps(read)
+    def reading(*args: P.args, **call: P.kwargs) -> Inputs:
+        config: Any = call.get("config")
+        given = call["config"] = read_config(config)
+        with given.located():
+            return read(*args, **call)
+
+    return reading
+
+
+@_naming_places
 def read_inputs(
     model: str | Path | LanguageModel,
     facts: FactSet | str | Path | None,
@@ -97,49 +114,13 @@ def read_inputs(
         InputError: anything is missing, malformed, unknown or contradictory; a fault in a file of settings is named
             with its line.
     """
-    given = read_config(config)
-    with given.located():
-        return _read_inputs(
-            model,
-            facts,
-            method=method,
-            documents=documents,
-            given=given,
-            budget=budget,
-            seed=seed,
-            roles=roles,
-            general=general,
-            adapter=adapter,
-            dtype=dtype,
-            device=device,
-            report_to=report_to,
-            preset=preset,
-        )
-
-
-def _read_inputs(
-    model: str | Path | LanguageModel,
-    facts: FactSet | str | Path | None,
-    *,
-    method: str,
-    documents: Corpus | str | Path | None,
-    given: Given,
-    budget: str | float | None,
-    seed: int,
-    roles: Mapping[Role, FactSet] | None,
-    general: Sequence[str] | None,
-    adapter: str | None,
-    dtype: str,
-    device: str,
-    report_to: Sequence[str],
-    preset: str | None,
-) -> Inputs:
     from instil.exam import ExamConfig
     from instil.facts import plan_roles
     from instil.model import load
     from instil.probe import ProbeConfig, draw_exemplars
 
     recipe = get(method)
+    given = read_config(config)
     probe = checked(ProbeConfig, {"seed": seed, **given.section("probe")}, "probe")
     exam = checked(ExamConfig, {"seed": seed, **given.section("exam")}, "exam")
     start = named(preset) if preset is not None else None

@@ -127,7 +127,7 @@ def read_inputs(
 
     def method_settings(start: Preset | None) -> BaseModel:
         own = {name: value for name, value in given.items() if name not in ("probe", "exam")}
-        full = with_shortcuts(own, given.section("train"), seed=seed, adapter=adapter, report_to=report_to)
+        full = with_shortcuts(own, seed=seed, adapter=adapter, report_to=report_to)
         if start is not None:
             full["train"] = start.under(full["train"])
         settings: BaseModel = checked(recipe.config, full, what=f"a setting of method {method} is wrong")
@@ -190,10 +190,10 @@ def read_config(config: Mapping[str, Any] | str | Path | None) -> Given:
 
 
 def with_shortcuts(
-    given: Mapping[str, Any], train: Mapping[str, Any], *, seed: int, adapter: str | None, report_to: Sequence[str]
+    given: Mapping[str, Any], *, seed: int, adapter: str | None, report_to: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The settings with `--seed`, `--adapter` and `--report-to` put where the training configuration wants them."""
-    train = {"seed": seed, **train}
+    train = {"seed": seed, **Given(given).section("train")}
     if adapter is not None:
         if adapter != "lora":
             raise InputError("there is no such adapter", field="--adapter", found=repr(adapter), expected="lora")

@@ -37,7 +37,7 @@ check: $(READY)  ## lint, format, types, imports between rooms, generated pages
 	$(BIN)/lint-imports
 	$(BIN)/python -m instil.cli.docs --check
 
-docs: $(READY)  ## write docs/commands.md from the commands' own help
+docs: $(READY)  ## write docs/commands.md and docs/schema from the code
 	$(BIN)/python -m instil.cli.docs
 
 clean:  ## remove what builds and tests left; runs/ and .venv stay

@@ -81,6 +81,7 @@ class Lesson:
         record: Record,
         tell: Tell = lambda what, done, total: None,
         guard: Callable[[Sequence[str]], None] = lambda texts: None,
+        tracking: Path | None = None,
     ) -> None:
         roles.check_disjoint()
         self.target, self.practice, self.known = roles.target, roles.practice, roles.known
@@ -91,6 +92,7 @@ class Lesson:
         self._exemplars, self._probe_config = exemplars, probe_config
         self._folder, self._run_id, self._record, self._tell = folder, run_id, record, tell
         self._guard = guard
+        self._tracking = tracking or folder / "tracking"
         self._verbs = 0
         self._state = f"{run_id}:before"
         self._stages: list[str] = []
@@ -170,6 +172,7 @@ class Lesson:
             InputError: nothing is left to train on.
         """
         from instil.training import document_examples, question_example, train
+        from instil.training.tracking import tracked
 
         facts, documents = facts or FactSet(()), documents or Corpus(())
         learner = self._as_learner()
@@ -185,17 +188,18 @@ class Lesson:
             self._tell(f"{stage}: epoch {point['epoch']:.1f}, loss {point['loss']:.3f}", int(point["step"]), None)
 
         folder = self._next_folder("train")
-        result = train(
-            learner,
-            examples,
-            config,
-            out=folder,
-            stop=stop,
-            objective=objective,
-            meter=self.meter,
-            budget=self.budget,
-            log=log,
-        )
+        with tracked(self._tracking / folder.name, config.report_to):
+            result = train(
+                learner,
+                examples,
+                config,
+                out=folder,
+                stop=stop,
+                objective=objective,
+                meter=self.meter,
+                budget=self.budget,
+                log=log,
+            )
         self._note_stage(stage, folder.name, result, len(facts) + len(documents))
         return result
 

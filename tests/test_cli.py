@@ -21,10 +21,11 @@ import typer
 from instil.cli import docs, main
 from instil.cli.app import app
 from instil.cli.commanding import ARGUMENTS, describe_failure, guarded
-from instil.cli.options import read_settings, settings
+from instil.cli.options import settings
 from instil.cli.progress import LineProgress, clock_time
 from instil.cli.terminal import Terminal
 from instil.errors import InputError, RunFailed
+from instil.loop.settings import read_settings
 from instil.version import __version__
 
 COMMANDS = list(docs.commands_of(app))
@@ -71,8 +72,9 @@ def test_every_example_is_a_call_that_parses(path: str, command: Any) -> None:
     assert context.params
 
 
-def test_the_commands_page_is_current() -> None:
-    assert docs.PAGE.read_text(encoding="utf-8") == docs.page(), "run `make docs`"
+def test_the_generated_pages_are_current() -> None:
+    for path, wanted in docs.generated().items():
+        assert path.read_text(encoding="utf-8") == wanted, f"{path.name}: run `make docs`"
 
 
 def test_help_takes_less_than_half_a_second() -> None:

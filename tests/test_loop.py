@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_run_folder_holds_what_the_design_names(taught: Any) -> None:
     entries = {entry.name for entry in taught.out.iterdir()}
-    assert entries == {"model", "before", "after", "exam.jsonl", "ledger", "report.html", "summary.json", "config.yaml"}
+    folders = {"model", "before", "after", "ledger"}
+    assert entries == folders | {"exam.jsonl", "report.html", "report.json", "summary.json", "config.yaml"}
     assert json.loads((taught.out / "summary.json").read_text()) == taught.summary
 
 
@@ -67,6 +69,30 @@ def test_ledger_holds_every_answer_of_every_state(taught: Any) -> None:
     assert len(answers) == 2 * (len(exam) + len(exam.general_texts) + len(exam.openings))
     deciding = ledger.read("answers", purpose="deciding").to_pylist()
     assert {row["state_id"].rpartition(":")[2] for row in deciding} >= {"before", "stage 1"}
+
+
+def test_a_run_is_data_frames(taught: Any) -> None:
+    figures = taught.to_pandas().set_index("figure")
+    for name in ("acquired", "retained", "accuracy_target"):
+        held = taught.summary["headline"].get(name) or taught.summary["headline"][f"{name}_after"]
+        assert (figures.value[name], figures.n[name]) == (held["value"], held["n"])
+    before = taught.summary["headline"]["accuracy_target_before"]["value"]
+    assert figures.before["accuracy_target"] == before
+    assert dict(taught.verdicts.verdict.value_counts()) == taught.summary["verdicts"]
+    assert list(dict.fromkeys(taught.curves.stage)) == ["stage 1", "stage 2"]
+
+
+def test_a_run_is_a_picture(taught: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("plotly")
+    before, after = taught.plot().data
+    assert after.x[after.y.index(next(name for name in after.y if name.startswith("acquired,")))] == pytest.approx(
+        taught.summary["headline"]["acquired"]["value"]
+    )
+    assert len(before.x) == len(after.x) == len(after.error_x.array)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(InputError, match=r"instil\[plot\]"):
+        taught.plot()
 
 
 def test_unfinished_run_can_be_reported(tmp_path: Path) -> None:

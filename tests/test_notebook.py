@@ -16,7 +16,9 @@ def test_notebook_runs() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client.NotebookClient(notebook, timeout=540, kernel_name="python3").execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
-    assert "report.html" in printed
+    assert "report.html" in printed and "one seed" in printed
+    shown = [name for cell in notebook.cells for output in cell.get("outputs", []) for name in output.get("data", {})]
+    assert shown.count("application/vnd.plotly.v1+json") == 2
 
 
 def test_notebook_is_committed_without_outputs() -> None:

@@ -304,7 +304,7 @@ def test_a_run_that_has_just_begun_has_a_page(tmp_path: Path, rows: Tables) -> N
     page = page_of(write_ledger(tmp_path, {"runs": [begun]}, summary=False))
     assert "Nothing was taught" in page
     assert "marked “running”" in page
-    assert page.count('class="nothing"') == 6 + 1  # every section but how to reproduce, and the line for no script
+    assert page.count('class="nothing"') == 7 + 1  # every section but how to reproduce, and the line for no script
 
 
 def test_no_ledger_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_failed_build_leaves_the_old_page(run: Path, monkeypatch: pytest.Monke
         build_report(run)
     monkeypatch.undo()
     assert (run / "report.html").read_text(encoding="utf-8") == before
-    assert {path.name for path in run.iterdir()} == {"ledger", "summary.json", "report.html"}
+    assert {path.name for path in run.iterdir()} == {"ledger", "summary.json", "report.html", "report.json"}
 
 
 # ------------------------------------------------------------------ safe and whole

@@ -249,7 +249,7 @@ def test_right_to_left_text_stays_within_itself(open_page: Open, tmp_path: Path)
     assert cells.nth(0).locator("bdi").first.evaluate("e => getComputedStyle(e).unicodeBidi") == "isolate"
 
 
-@pytest.mark.parametrize("width", [320, 390, 768])
+@pytest.mark.parametrize("width", [320, 360, 390, 768])
 def test_no_width_scrolls_sideways(open_page: Open, report: Path, tmp_path: Path, width: int) -> None:
     hostile = build_report(write_ledger(tmp_path, tables(60, hostile=True, huge=True)))
     for path in (report, hostile):
@@ -315,6 +315,23 @@ def test_all_text_has_enough_contrast(open_page: Open, report: Path, scheme: str
     pairs = page.evaluate(CONTRASTS)
     assert len(pairs) >= 4
     assert [(text, ink, paper) for ink, paper, text in pairs if contrast(ink, paper) < 4.5] == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light")])
+def test_axe_finds_nothing(open_page: Open, report: Path, width: int, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    # Axe is put into the page, which its own policy would rightly forbid.
+    page = open_page(report, width=width, color_scheme=scheme, bypass_csp=True)
+    page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    page.locator("tr.fact .open").first.click()
+    found = axe.Axe().run(page).response
+    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]] == []
+    assert len(found["passes"]) > 20
+
+
+def test_the_brand_stays_in_one_line_on_a_phone(open_page: Open, report: Path) -> None:
+    page = open_page(report, width=320)
+    assert page.locator(".brand").evaluate("e => e.getClientRects().length && e.offsetHeight") < 30
 
 
 def test_the_keyboard_reaches_everything_and_everything_has_a_name(open_page: Open, report: Path) -> None:

@@ -381,3 +381,21 @@ def test_checkpoints_keep_their_distance_in_time(tmp_path: Path, monkeypatch: py
 def test_it_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     trained(tmp_path, settings())
     assert capfd.readouterr() == ("", "")
+
+
+def test_activations_computed_again_change_nothing_but_the_cost(tmp_path: Path) -> None:
+    kept, again = learner(), learner()
+    plain = trained(tmp_path / "kept", settings(epochs=1), lm=kept)
+    spared = trained(tmp_path / "again", settings(epochs=1, gradient_checkpointing=True), lm=again)
+    for name, weight in weights(kept).items():
+        assert torch.allclose(weights(again)[name], weight, atol=1e-6), name
+    ratio = spared.cost["training"]["flops"] / plain.cost["training"]["flops"]
+    assert 1.1 < ratio <= 4 / 3, ratio  # the layers once more, the output layer not
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in again.model.modules())
+
+
+def test_a_model_that_cannot_recompute_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = learner()
+    monkeypatch.setattr(type(lm.model), "supports_gradient_checkpointing", False)
+    with pytest.raises(InputError, match="cannot compute activations again"):
+        trained(tmp_path, settings(gradient_checkpointing=True), lm=lm)

@@ -1,4 +1,4 @@
-"""`python -m instil.cli.docs` writes docs/commands.md from the commands' own help; `--check` compares."""
+"""`python -m instil.cli.docs` writes docs/commands.md and docs/schema from the code; `--check` compares."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final
 import typer
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
+SCHEMAS: Final = PAGE.parent / "schema"
 HEAD: Final = """# Commands
 
 Written by `make docs` from what `--help` says. Every command ends with 0 when it did what was asked, 1 when the run
@@ -33,16 +34,38 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def generated() -> dict[Path, str]:
+    """Every file under docs/ that is made from the code, with its content."""
+    return {PAGE: page(), **{SCHEMAS / name: text for name, text in schemas().items()}}
+
+
+def schemas() -> dict[str, str]:
+    """JSON schemas: of the settings of each method, for editors, and of report.json."""
+    import json
+
+    from instil.loop.settings import settings_schema
+    from instil.methods import NAMES, get
+    from instil.report.machine import ReportFile
+
+    held = {f"{name}.schema.json": settings_schema(get(name)) for name in NAMES}
+    held["report.schema.json"] = ReportFile.model_json_schema()
+    return {name: json.dumps(schema, indent=1, ensure_ascii=False) + "\n" for name, schema in held.items()}
+
+
 def main(arguments: list[str]) -> int:
-    wanted = page()
     if "--check" in arguments:
-        if PAGE.exists() and PAGE.read_text(encoding="utf-8") == wanted:
-            return 0
-        print("docs/commands.md is not what --help says; run `make docs`", file=sys.stderr)
-        return 1
+        stale = [
+            path.relative_to(PAGE.parents[1])
+            for path, wanted in generated().items()
+            if not path.exists() or path.read_text(encoding="utf-8") != wanted
+        ]
+        for path in stale:
+            print(f"{path} is not what the code says; run `make docs`", file=sys.stderr)
+        return 1 if stale else 0
     from instil.files import write_text
 
-    write_text(PAGE, wanted)
+    for path, wanted in generated().items():
+        write_text(path, wanted)
     return 0
 
 

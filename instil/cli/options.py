@@ -15,6 +15,8 @@ from instil.errors import InputError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from instil.loop.settings import Given
+
 Settings = TypeVar("Settings", bound="BaseModel")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A hub id, a folder, or `embedded`.", show_default=False)]
@@ -56,37 +58,15 @@ ChatTemplate = Annotated[
 Style = Annotated[str, typer.Option("--style", metavar="NAME", help="auto, base or chat: how questions are put.")]
 
 
-def settings(file: Path | None, overrides: Sequence[str] | None) -> dict[str, Any]:
-    """The settings file as a mapping, with `KEY=VALUE` overrides written into it; values are read as YAML.
+def settings(file: Path | None, overrides: Sequence[str] | None) -> Given:
+    """The settings file with `KEY=VALUE` overrides written into it; values are read as YAML.
 
     Raises:
         InputError: the file is missing or is no mapping, or an override has no `=`.
     """
-    merged = read_settings(file) if file is not None else {}
-    for override in overrides or ():
-        key, found, value = override.partition("=")
-        if not found or not key.strip("."):
-            raise InputError("an override without a value", field="--set", found=override, expected="KEY=VALUE")
-        _place(merged, key.strip().split("."), _yaml(value, "--set"), override)
-    return merged
+    from instil.loop.settings import gathered
 
-
-def read_settings(file: Path) -> dict[str, Any]:
-    """A YAML or JSON file that holds a mapping (YAML is read safely: no tags, no code)."""
-    if not file.is_file():
-        raise InputError("no such settings file", file=file)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError("not UTF-8", file=file, found=f"byte {error.object[error.start]:#04x}") from error
-    value = _yaml(text, file)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InputError(
-            "settings must be a mapping", file=file, found=type(value).__name__, expected="key: value lines"
-        )
-    return value
+    return gathered(file, overrides)
 
 
 def check_out(folder: Path) -> Path:
@@ -120,44 +100,23 @@ def refuse_filled(folder: Path) -> None:
         )
 
 
-def checked(model: type[Settings], values: Mapping[str, Any]) -> Settings:
+def checked(
+    model: type[Settings], values: Mapping[str, Any], *, given: Given | None = None, section: str = ""
+) -> Settings:
     """Settings as pydantic checks them.
+
+    Args:
+        model: the class of the settings.
+        values: what is checked.
+        given: the settings as they were given, to name the file and the line of a fault.
+        section: the group of `given` that `values` are from.
 
     Raises:
         InputError: a field is unknown or has a wrong value; the first fault is named.
     """
-    from pydantic import ValidationError
+    from instil.loop.settings import Given
+    from instil.loop.settings import checked as check
 
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise InputError(
-            "a setting is wrong",
-            field=".".join(str(part) for part in fault["loc"]),
-            found=repr(fault["input"])[:80],
-            expected=fault["msg"],
-        ) from None
-
-
-def _yaml(text: str, source: str | Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark is not None else None
-        what = f"not YAML: {getattr(error, 'problem', None) or error}"
-        if isinstance(source, Path):
-            raise InputError(what, file=source, line=line) from error
-        raise InputError(what, field=source, found=text) from error
-
-
-def _place(into: dict[str, Any], path: list[str], value: Any, override: str) -> None:
-    for step in path[:-1]:
-        branch = into.setdefault(step, {})
-        if not isinstance(branch, dict):
-            raise InputError(f"{step} is a single value, not a group", field="--set", found=override)
-        into = branch
-    into[path[-1]] = value
+    with (given or Given()).located():
+        result: Settings = check(model, values, section)
+        return result

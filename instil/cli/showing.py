@@ -76,10 +76,16 @@ def show_plan(terminal: Terminal, plan: Estimate) -> None:
         ("training", f"{plan.training_tokens:,} tokens, {scaled(plan.training_flops, 'FLOP')}"),
         ("probes and exams", scaled(plan.exam_flops, "FLOP")),
         ("time", f"about {duration(plan.seconds)} at {scaled(plan.rate, 'FLOP/s')}"),
-        ("memory", f"about {scaled(plan.memory_bytes, 'B')}, activations besides"),
-        ("disk", f"about {scaled(plan.disk_bytes, 'B')}"),
+        ("memory", f"about {scaled(plan.memory_bytes, 'B')}: {_parts(plan.memory)}"),
+        ("disk", f"about {scaled(plan.disk_bytes, 'B')}, of which {scaled(plan.kept_bytes, 'B')} stay"),
     ]
     terminal.show(table("The run would take", ("what", "how much"), rows), "Nothing was written.")
+
+
+def _parts(bytes_by_part: Mapping[str, int]) -> str:
+    from instil.report.words import scaled
+
+    return ", ".join(f"{name} {scaled(size, 'B')}" for name, size in bytes_by_part.items() if size)
 
 
 def show_mastery(terminal: Terminal, mastery: MasteryMap, summary: Mapping[str, Any], out: Path) -> None:

@@ -40,6 +40,11 @@ class RunFolder:
         """What is needed only until the run is finished: checkpoints, results of finished verbs."""
         return self.path / "work"
 
+    @property
+    def tracking(self) -> Path:
+        """What trackers of the Trainer write, where some were asked for."""
+        return self.path / "tracking"
+
     def mastery(self, when: str) -> Path:
         return self.path / when / "mastery.parquet"
 
@@ -106,7 +111,7 @@ def claimed(folder: RunFolder, plan: Mapping[str, Any]) -> Iterator[None]:
     except InputError:
         for entry in (folder.path / name for name in ("config.yaml", "exam.jsonl", "summary.json")):
             entry.unlink(missing_ok=True)
-        for name in ("work", "before", "after", "ledger", "model"):
+        for name in ("work", "before", "after", "ledger", "model", "tracking"):
             shutil.rmtree(folder.path / name, ignore_errors=True)
         if not had_folder:
             shutil.rmtree(folder.path, ignore_errors=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from instil.errors import InputError
 from instil.facts import Corpus, Document, FactSet, Role
 from instil.files import fingerprint
+from instil.loop.presets import Preset, for_size, named
+from instil.loop.settings import Given, checked, read_settings
 from instil.methods import Method, get
+from instil.training.tracking import check_trackers
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from instil.facts.roles import RolePlan
     from instil.model import LanguageModel
     from instil.probe import ExemplarSets, ProbeConfig
+
+P = ParamSpec("P")
 
 SCALES = {"": 1.0, "T": 1e12, "P": 1e15, "E": 1e18}
 
@@ -35,6 +41,7 @@ class Inputs:
         left_out: what was given and is not used, as (what, reason).
         same_subject: held-back facts about taught subjects, which the exam asks about and nobody teaches.
         own_questions: the user's own, for the exam.
+        preset: the starting point that the settings were filled up from, if one was asked for.
     """
 
     model: LanguageModel
@@ -51,6 +58,7 @@ class Inputs:
     seed: int
     same_subject: FactSet = field(default_factory=lambda: FactSet(()))
     own_questions: tuple[OwnQuestion, ...] = ()
+    preset: Preset | None = None
 
     @property
     def facts_fingerprint(self) -> str:
@@ -70,9 +78,24 @@ class Inputs:
             "config": self.settings.model_dump(mode="json"),
             "probe": self.probe.model_dump(mode="json"),
             "exam": self.exam.model_dump(mode="json"),
+            **({"preset": self.preset.name} if self.preset is not None else {}),
         }
 
 
+def _naming_places(read: Callable[P, Inputs]) -> Callable[P, Inputs]:
+    """Name the file and the line of a fault in `config`, whoever finds it."""
+
+    @wraps(read)
+    def reading(*args: P.args, **call: P.kwargs) -> Inputs:
+        config: Any = call.get("config")
+        given = call["config"] = read_config(config)
+        with given.located():
+            return read(*args, **call)
+
+    return reading
+
+
+@_naming_places
 def read_inputs(
     model: str | Path | LanguageModel,
     facts: FactSet | str | Path | None,
@@ -87,11 +110,14 @@ def read_inputs(
     adapter: str | None,
     dtype: str,
     device: str,
+    report_to: Sequence[str] = (),
+    preset: str | None = None,
 ) -> Inputs:
     """Resolve and check everything that `teach` was given.
 
     Raises:
-        InputError: anything is missing, malformed, unknown or contradictory.
+        InputError: anything is missing, malformed, unknown or contradictory; a fault in a file of settings is named
+            with its line.
     """
     from instil.exam import ExamConfig, read_questions
     from instil.exam.harness import check_tasks
@@ -101,10 +127,21 @@ def read_inputs(
 
     recipe = get(method)
     given = read_config(config)
-    probe = checked(ProbeConfig, {"seed": seed, **given.pop("probe", {})}, "probe")
-    exam = checked(ExamConfig, {"seed": seed, **given.pop("exam", {})}, "exam")
+    probe = checked(ProbeConfig, {"seed": seed, **given.section("probe")}, "probe")
+    exam = checked(ExamConfig, {"seed": seed, **given.section("exam")}, "exam")
     check_tasks(exam.lm_eval_tasks)
-    settings = recipe.settings(with_shortcuts(given, seed=seed, adapter=adapter))
+    start = named(preset) if preset is not None else None
+
+    def method_settings(start: Preset | None) -> BaseModel:
+        own = {name: value for name, value in given.items() if name not in ("probe", "exam")}
+        full = with_shortcuts(own, seed=seed, adapter=adapter, report_to=report_to)
+        if start is not None:
+            full["train"] = start.under(full["train"])
+        settings: BaseModel = checked(recipe.config, full, what=f"a setting of method {method} is wrong")
+        check_trackers(getattr(getattr(settings, "train", None), "report_to", ()))
+        return settings
+
+    settings = method_settings(start)
 
     if facts is None and roles is None:
         raise InputError("an exam needs questions", field="FACTS", found="none", expected="a file of facts")
@@ -119,6 +156,9 @@ def read_inputs(
     asked_too = {f"{fact.id} (held_back): its subject" for fact in same_subject}
 
     learner = model if not isinstance(model, str | Path) else load(model, dtype=dtype, device=device)
+    if preset is not None and start is None:
+        start = for_size(sum(weight.numel() for weight in learner.model.parameters()))
+        settings = method_settings(start)
     asked = [fact for role, group in plan.roles.items() if role is not Role.EXEMPLAR for fact in group]
     relations = sorted({fact.relation or "" for fact in asked})
     exemplars = draw_exemplars(plan.roles[Role.EXEMPLAR], relations, probe)
@@ -149,37 +189,26 @@ def read_inputs(
         seed=seed,
         same_subject=same_subject,
         own_questions=read_questions(exam.questions) if exam.questions is not None else (),
+        preset=start,
     )
 
 
-def read_config(config: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+def read_config(config: Mapping[str, Any] | str | Path | None) -> Given:
     """A mapping as it is, or a YAML file's.
 
     Raises:
         InputError: the file is missing, is not YAML, or holds no mapping.
     """
-    if config is None:
-        return {}
-    if isinstance(config, Mapping):
-        return dict(config)
-    import yaml
-
-    path = Path(config)
-    try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("the file does not exist", file=path, field="--config") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        raise InputError("this is not YAML", file=path, line=None if line is None else line + 1) from None
-    if not isinstance(held, dict):
-        raise InputError("settings must be a mapping", file=path, found=type(held).__name__, expected="name: value")
-    return held
+    if isinstance(config, Given):
+        return config
+    return Given(config or {}) if config is None or isinstance(config, Mapping) else read_settings(config)
 
 
-def with_shortcuts(given: Mapping[str, Any], *, seed: int, adapter: str | None) -> dict[str, Any]:
-    """The settings with `--seed` and `--adapter` put where the training configuration wants them."""
-    train = {"seed": seed, **given.get("train", {})}
+def with_shortcuts(
+    given: Mapping[str, Any], *, seed: int, adapter: str | None, report_to: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The settings with `--seed`, `--adapter` and `--report-to` put where the training configuration wants them."""
+    train = {"seed": seed, **Given(given).section("train")}
     if adapter is not None:
         from instil.training import ADAPTERS
 
@@ -187,22 +216,9 @@ def with_shortcuts(given: Mapping[str, Any], *, seed: int, adapter: str | None) 
             expected = " | ".join(ADAPTERS)
             raise InputError("there is no such adapter", field="--adapter", found=repr(adapter), expected=expected)
         train.setdefault("adapter", {"kind": adapter})
+    if report_to:
+        train["report_to"] = list(report_to)
     return {**given, "train": train}
-
-
-def checked(model: type[BaseModel], values: Mapping[str, Any], section: str) -> Any:
-    from pydantic import ValidationError
-
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise InputError(
-            "a setting is wrong",
-            field=".".join([section, *(str(part) for part in fault["loc"])]),
-            found=repr(fault["input"])[:80],
-            expected=fault["msg"],
-        ) from None
 
 
 def divide_documents(corpus: Corpus, roles: Mapping[Role, FactSet]) -> tuple[Corpus, list[Document]]:

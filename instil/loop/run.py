@@ -17,12 +17,16 @@ from instil.facts import Corpus, FactSet, Role
 from instil.files import fingerprint, write_json
 from instil.ledger import Ledger
 from instil.lesson import Lesson, Roles, Tell
+from instil.loop import frames
 from instil.loop.folder import RunFolder, claimed, refuse_foreign
 from instil.loop.inputs import Inputs, read_inputs, too_long
 from instil.loop.summary import set_up, summarise
 from instil.probe import MasteryMap
 
 if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects
+
     from instil.loop.estimate import Estimate
     from instil.model import LanguageModel
 
@@ -62,6 +66,28 @@ class TeachResult:
     def after(self) -> MasteryMap:
         return MasteryMap.load(RunFolder(self.out).mastery("after"))
 
+    @cached_property
+    def verdicts(self) -> pandas.DataFrame:
+        """One row a fact: its verdict and the evidence, in the columns of the ledger's table `verdicts`."""
+        return frames.table(self.ledger, self.summary["run_id"], "verdicts")
+
+    @cached_property
+    def curves(self) -> pandas.DataFrame:
+        """The learning curves, one row a point, in the columns of the ledger's table `stages`."""
+        return frames.table(self.ledger, self.summary["run_id"], "stages")
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row a figure of the exam: figure, before, value, low, high, n, clusters, meaning."""
+        return frames.figures(self.summary)
+
+    def plot(self) -> plotly.graph_objects.Figure:
+        """The shares of the headline with their intervals, before and after.
+
+        Raises:
+            InputError: plotly is not installed.
+        """
+        return frames.picture(self.summary)
+
 
 def teach(
     model: str | Path | LanguageModel,
@@ -80,6 +106,8 @@ def teach(
     adapter: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    report_to: Sequence[str] = (),
+    preset: str | None = None,
     progress: Tell | None = None,
     dry_run: bool = False,
     command: str | None = None,
@@ -100,6 +128,8 @@ def teach(
         roles: facts by role, where they do not come from `facts`.
         general: texts for perplexity; a set of Instil's own paragraphs by default.
         adapter: "lora" trains a low-rank adapter, "osf" an orthogonal subspace; merged into the saved weights.
+        report_to: trackers of the Trainer: "tensorboard", "wandb", "trackio"; what they write is in `out/tracking`.
+        preset: fill up settings that are not given, by the model's size: "0.6b", …, or "auto".
         progress: is told (what, done, total or None).
         dry_run: change nothing, and return the estimated time, memory and disk.
         command: the command line that asked for the run, for the record.
@@ -124,7 +154,11 @@ def teach(
         adapter=adapter,
         dtype=dtype,
         device=device,
+        report_to=report_to,
+        preset=preset,
     )
+    if inputs.preset is not None:
+        tell(str(inputs.preset), 0, None)
     if dry_run:
         from instil.loop.estimate import estimate
 
@@ -268,6 +302,7 @@ class Run:
             seed=inputs.seed,
             record=lambda table, rows, key: self.ledger.append(table, list(rows), key=key),
             tell=self.tell,
+            tracking=self.folder.tracking,
             guard=lambda texts: exams.assert_not_taught(exam, texts),
         )
 

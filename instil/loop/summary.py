@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil import exam as exams
@@ -31,11 +33,13 @@ def set_up(run: Run, exam: Exam) -> dict[str, Any]:
             "probe": inputs.probe.model_dump(mode="json"),
             "exam": inputs.exam.model_dump(mode="json"),
         },
+        **({"preset": inputs.preset.to_dict()} if inputs.preset is not None else {}),
         "seed": inputs.seed,
         "seeds": [inputs.seed],
         "model": {
             "name": inputs.model.name,
             "source": inputs.model.source,
+            "hub_id": hub_id(inputs.model.source),
             "fingerprint": inputs.model.fingerprint,
             "parameters": sum(weight.numel() for weight in inputs.model.model.parameters()),
             "dtype": str(inputs.model.dtype).removeprefix("torch."),
@@ -54,6 +58,11 @@ def set_up(run: Run, exam: Exam) -> dict[str, Any]:
         "started": run.started,
         "ledger": str(run.ledger.folder),
     }
+
+
+def hub_id(source: str) -> str | None:
+    """The source of a model when it is an id on the Hub (owner/name); None for a folder and what was in memory."""
+    return source if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source) and not Path(source).exists() else None
 
 
 def summarise(

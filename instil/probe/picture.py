@@ -33,7 +33,7 @@ def figure(mastery: MasteryMap, relations: int) -> plotly.graph_objects.Figure:
     try:
         import plotly.graph_objects as go
     except ImportError as fault:
-        raise InputError("a plot needs the package plotly", expected="pip install plotly") from fault
+        raise InputError("a plot needs the package plotly", expected="pip install 'instil[plot]'") from fault
     if not len(mastery):
         raise InputError("there is nothing to plot", found="a mastery map without facts")
     total, parts = tallies(mastery)

@@ -77,10 +77,20 @@ def _card(card: _Card, figure: Mapping[str, Any]) -> dict[str, Any]:
         "before": None if before is None or value is None else say(before),
         "change": words.change(figure),
         "interval": words.interval(figure["low"], figure["high"], share=card.share) if measured else None,
+        "moved": _moved(card, figure) if measured else None,
         "n": _counted(card, figure),
         "reason": figure.get("reason"),
         "range": _range(card, figure) if measured else None,
     }
+
+
+def _moved(card: _Card, figure: Mapping[str, Any]) -> str | None:
+    """The interval of the change itself, which is narrower than that of what came after: the same facts were asked."""
+    if not (difference := figure.get("difference")):
+        return None
+    if not card.share:
+        return f"{difference['low']:+.3f} to {difference['high']:+.3f}"
+    return f"{100 * difference['low']:+.0f} to {100 * difference['high']:+.0f} points"
 
 
 def _counted(card: _Card, figure: Mapping[str, Any]) -> str:

@@ -95,6 +95,7 @@ def describe(record: Record) -> dict[str, Any]:
     return {
         "run": _run(record),
         "headline": _headline(record, figures, by_role),
+        "scale": _scale(record, by_role),
         "cards": cards(figures),
         "groups": groups(figures),
         "mastery": {role: _mastery(rows) for role, rows in by_role.items()},
@@ -157,6 +158,7 @@ def _run(record: Record) -> dict[str, Any]:
         "finished": run.get("finished"),
         "started": run.get("started"),
         "version": run.get("version"),
+        "base_model": model.get("hub_id"),
         "others": list(record.others),
     }
 
@@ -167,9 +169,21 @@ def _level(summary: Mapping[str, Any]) -> float:
     return float((exam.get("bootstrap") or {}).get("level", 0.95))
 
 
-def _seeds(summary: Mapping[str, Any]) -> int:
-    seeds = summary.get("seeds")
-    return len(seeds) if isinstance(seeds, list) and seeds else 1
+def _seeds(record: Record) -> list[int]:
+    seeds = record.summary.get("seeds") or [record.run.get("seed")]
+    return [int(seed) for seed in seeds if seed is not None]
+
+
+def _scale(record: Record, by_role: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """The size at which everything was measured."""
+    model = record.summary.get("model") or {}
+    return {
+        "model": model.get("name") or record.run.get("model_name"),
+        "parameters": model.get("parameters"),
+        "facts": {role: len(rows) for role, rows in by_role.items()},
+        "documents": (record.summary.get("data") or {}).get("documents"),
+        "seeds": _seeds(record),
+    }
 
 
 def _headline(record: Record, figures: words.Figures, by_role: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
@@ -179,7 +193,7 @@ def _headline(record: Record, figures: words.Figures, by_role: Mapping[str, Sequ
     return {
         "sentence": words.sentence(counts, figures),
         "details": words.details(counts, figures),
-        "scale": words.scale(model, roles, _seeds(record.summary)),
+        "scale": words.scale(model, roles, len(_seeds(record)) or 1),
     }
 
 

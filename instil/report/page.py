@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from instil.files import write_text
 from instil.report import palette, words
 from instil.report.data import report_data
+from instil.report.machine import machine_readable
+from instil.report.model_card import write_model_card
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,7 +32,8 @@ def build_report(
     ledger: Ledger | None = None,
     run_id: str | None = None,
 ) -> Path:
-    """Write `report.html` of a run, atomically, from its ledger.
+    """Write `report.html` of a run, atomically, from its ledger; beside it the same as `report.json`, and the card
+    (`README.md`) of a model that stands in `model/`.
 
     Args:
         folder: the run's folder; the page is written here.
@@ -45,9 +48,11 @@ def build_report(
         InputError: there is no ledger, it is damaged, it holds no run, or not the run asked for.
     """
     folder = Path(folder)
-    page = render(report_data(folder, summary=summary, ledger=ledger, run_id=run_id))
+    data = report_data(folder, summary=summary, ledger=ledger, run_id=run_id)
     path = folder / "report.html"
-    write_text(path, page)
+    write_text(path, render(data))
+    write_text(folder / "report.json", _as_line(machine_readable(data)))
+    write_model_card(folder, data)
     return path
 
 
@@ -82,6 +87,8 @@ def _view(data: dict[str, Any]) -> dict[str, Any]:
         "state_rows": [(row["label"], row["counts"]) for row in data["mastery_by_state"]],
         "kept": words.kept(data["figures"], dict(data["verdicts"].get("held_back", ()))),
         "cost": words.cost(data["cost"]),
+        "figures": words.table_of_figures(data["figures"]),
+        "seeds": words.seeds(len(data["scale"]["seeds"]) or 1),
         "curves": words.thinned([stage["mean_of"] for stage in data["curves"]["stages"]]),
     }
 
@@ -94,6 +101,10 @@ def _for_charts(data: dict[str, Any]) -> dict[str, Any]:
         "roles": words.ROLE_WORDS,
         "colours": palette.for_charts(),
     }
+
+
+def _as_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _as_json(value: Any) -> str:

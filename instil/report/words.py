@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 Figures = Mapping[str, Mapping[str, Any]]
@@ -220,6 +221,49 @@ def _perplexity(figure: Mapping[str, Any]) -> str:
     return f"Perplexity on general text {moved[verdict]} from {before} to {after}."
 
 
+@cache
+def _meanings() -> Mapping[str, str]:
+    from instil.exam.figures import FIGURES
+
+    return FIGURES
+
+
+def figure_meaning(name: str) -> str | None:
+    """What a figure of the exam measures. A figure that stands for a pair means what the pair's first means."""
+    meanings = _meanings()
+    return meanings.get(name) or (meanings.get(f"{name}_before") or "").removesuffix(", before") or None
+
+
+def table_of_figures(figures: Figures) -> list[dict[str, Any]]:
+    """Every figure as a row of text, in the exam's order; the two sides of a pair are one row, as the pair.
+
+    Returns:
+        [{"name", "meaning", "before", "value", "interval", "n", "reason"}], "" where there is nothing to say.
+    """
+    pairs = {f"{name}{side}": name for name in figures for side in ("_before", "_after")}
+    order = dict.fromkeys(pairs.get(name, name) for name in figures)
+    return [_row_of(name, figures[name]) for name in order]
+
+
+def _row_of(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
+    low, high, before = (figure.get(key) for key in ("low", "high", "before"))
+    compares = name.endswith(("_change", "_ratio"))  # its value is not what came after `before`, but the step from it
+    return {
+        "name": name,
+        "meaning": figure_meaning(name) or "",
+        "before": "" if before is None or compares else decimals(before),
+        "value": "not measured" if figure.get("value") is None else decimals(figure["value"]),
+        "interval": "" if low is None or high is None else f"{decimals(low)} to {decimals(high)}",
+        "n": "" if figure.get("n") is None else count(figure["n"]),
+        "reason": figure.get("reason") or "",
+    }
+
+
+def decimals(value: float) -> str:
+    """Three decimals, as tables have them; larger values with three significant digits."""
+    return f"{value:.3f}".replace("-0.000", "0.000") if abs(value) < 10 else number(value)
+
+
 def scale(model: Mapping[str, Any], roles: Mapping[str, int], seeds: int) -> str:
     """The size at which everything on the page was measured, which is the size that it speaks for."""
     parts = [str(model.get("name") or "a model")]
@@ -229,6 +273,16 @@ def scale(model: Mapping[str, Any], roles: Mapping[str, int], seeds: int) -> str
     parts.append(joined(facts) if facts else "no facts")
     parts.append("one seed" if seeds == 1 else plural(seeds, "seed"))
     return ", ".join(parts)
+
+
+def seeds(number_of: int) -> str:
+    """What the intervals say nothing about."""
+    if number_of == 1:
+        return (
+            "One seed is one seed: the intervals cover the choice of facts, not what another order of training or "
+            "another draw of roles would give."
+        )
+    return f"The intervals cover the choice of facts and {count(number_of)} seeds."
 
 
 _SCALE_ROLES = (("target", "taught"), ("held_back", "held back"))

@@ -118,6 +118,9 @@ class TrainConfig(_Settings):
     ] = 30.0
     log_every: Annotated[int, Field(ge=1, description="Steps between two points of the learning curve.")] = 10
     report_to: Annotated[tuple[str, ...], Field(description="Trackers of transformers, such as tensorboard.")] = ()
+    gradient_checkpointing: Annotated[
+        bool, Field(description="Compute activations again in the backward pass: less memory, a third more compute.")
+    ] = False
 
     @model_validator(mode="after")
     def _one_of_each(self) -> TrainConfig:

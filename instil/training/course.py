@@ -26,6 +26,7 @@ from instil.training.layout import Layout, choose
 from instil.training.meter import Meter
 from instil.training.objectives import Objective
 from instil.training.precision import autocast_dtype
+from instil.training.recomputing import recomputing
 from instil.training.step import Step
 from instil.training.stopping import Decision, Progress, Stop
 from instil.training.trainable import Trainee, some
@@ -112,7 +113,7 @@ class Course(TrainerCallback):
         checkpoint = checkpoints.latest(self.folder)
         if checkpoint is not None:
             self._recall(checkpoint)
-        with self.meter.timing("training"):
+        with self.meter.timing("training"), recomputing(self.lm.model, config.gradient_checkpointing):
             self.engine.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
         self._update()
         if self.engine.args.world_size > 1:

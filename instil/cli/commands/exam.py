@@ -76,8 +76,8 @@ def build(
         raise InputError("something is there already", file=out, field="--out", expected="a new file, or --force")
     check_out(out.parent)
     given = settings(config, overrides)
-    exam_config = checked(ExamConfig, {"seed": terminal.seed, **given.get("exam", {})})
-    probe_config = checked(ProbeConfig, {"seed": terminal.seed, **given.get("probe", {})})
+    exam_config = checked(ExamConfig, {"seed": terminal.seed, **given.section("exam")}, given=given, section="exam")
+    probe_config = checked(ProbeConfig, {"seed": terminal.seed, **given.section("probe")}, given=given, section="probe")
     asked = FactSet.read(facts, layout=layout, templates=templates, skip_invalid=skip_invalid)
     texts = read_general(general) if general is not None else ()
     own = questions if questions is not None else exam_config.questions

@@ -109,7 +109,9 @@ def export(
     if to not in TARGETS:
         raise InputError("no such harness", field="--to", found=to, expected=", ".join(TARGETS))
     check_out(out)
-    chosen = checked(ProbeConfig, probe_settings(terminal.seed, None, settings(config, overrides)))
+    given = settings(config, overrides)
+    section = "probe" if "probe" in given else ""
+    chosen = checked(ProbeConfig, probe_settings(terminal.seed, None, given), given=given, section=section)
     asked = FactSet.read(facts, layout=layout, templates=templates, skip_invalid=skip_invalid)
     worked = None if exemplars is None else FactSet.read(exemplars)
     template = None if chat_template is None else str(chat_template)

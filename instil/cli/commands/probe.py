@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +33,9 @@ from instil.cli.options import (
 from instil.cli.reading import read_model
 from instil.cli.showing import show_mastery, shown_warnings
 from instil.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from instil.loop.settings import Given
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +79,9 @@ def probe(
     if not ranks.first:
         terminal.quiet, terminal.as_json = True, False  # errors are still told
     check_out(out)
-    chosen = checked(ProbeConfig, probe_settings(terminal.seed, engine, settings(config, overrides)))
+    given = settings(config, overrides)
+    section = "probe" if "probe" in given else ""
+    chosen = checked(ProbeConfig, probe_settings(terminal.seed, engine, given), given=given, section=section)
     asked = FactSet.read(facts, layout=layout, templates=templates, skip_invalid=skip_invalid)
     worked = None if exemplars is None else FactSet.read(exemplars)
     learner = read_model(
@@ -123,8 +128,7 @@ def told(lines: Sequence[str]) -> Iterator[None]:
         warnings.showwarning = before
 
 
-def probe_settings(seed: int, engine: str | None, given: dict[str, Any]) -> dict[str, Any]:
+def probe_settings(seed: int, engine: str | None, given: Given) -> dict[str, Any]:
     """Settings of a probe; a file of settings for `instil teach` serves too, by its section `probe`."""
-    section = given.get("probe")
-    flat = dict(section) if isinstance(section, dict) else given
+    flat = given.section("probe") if "probe" in given else given
     return {"seed": seed, **flat, **({"engine": engine} if engine is not None else {})}

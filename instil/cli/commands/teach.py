@@ -59,6 +59,12 @@ def teach(
         str | None, typer.Option("--documents", metavar="FILE", help="Documents for methods that learn from text.")
     ] = None,
     config: Config = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset", metavar="NAME", help="Settings for a model's size where none are given: 0.6b, 8b, …, or auto."
+        ),
+    ] = None,
     overrides: Set = None,
     budget: Annotated[
         str | None,
@@ -78,6 +84,10 @@ def teach(
     ledger: Annotated[
         Path | None, typer.Option("--ledger", metavar="DIR", help="Go on with this ledger; DIR/ledger when left out.")
     ] = None,
+    report_to: Annotated[
+        list[str] | None,
+        typer.Option("--report-to", metavar="NAME", help="tensorboard, wandb or trackio; may be repeated."),
+    ] = None,
     layout: Layout = None,
     templates: Templates = None,
     skip_invalid: SkipInvalid = False,
@@ -92,7 +102,7 @@ def teach(
     """Teach a model, and prove it: the same frozen exam before and after, verdicts, ledger, report.
 
     Writes model/ (loads with plain transformers), before/mastery.parquet, after/mastery.parquet, ledger/, report.html,
-    summary.json and config.yaml.
+    report.json, summary.json and config.yaml; model/README.md is its card.
     """
     from instil.loop import TeachResult
     from instil.loop import teach as run
@@ -114,7 +124,7 @@ def teach(
             method=method,
             out=out,
             documents=corpus,
-            config=chosen or None,
+            config=chosen,
             budget=budget,
             ledger=ledger,
             resume=resume,
@@ -124,6 +134,8 @@ def teach(
             adapter=adapter,
             dtype=dtype,
             device=device,
+            report_to=report_to or (),
+            preset=preset,
             progress=progress,
             dry_run=dry_run,
             command=command_line(),

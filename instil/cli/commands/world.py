@@ -38,7 +38,8 @@ def build(terminal: Terminal, out: Out, config: Config = None, overrides: Set = 
     from instil.worlds.world import WorldConfig, generate_world
 
     refuse_filled(check_out(out))
-    chosen = checked(WorldConfig, {"seed": terminal.seed, **settings(config, overrides)})
+    given = settings(config, overrides)
+    chosen = checked(WorldConfig, {"seed": terminal.seed, **given}, given=given)
     terminal.note("generating the world")
     try:
         world = generate_world(chosen)
@@ -115,7 +116,8 @@ def pretrain(
         raise InputError("there are no texts here", file=source, expected=f"a folder with {TEXTS}, or a file of texts")
     if not resume:
         refuse_filled(out)
-    chosen = checked(PretrainConfig, {"seed": terminal.seed, **settings(config, overrides)})
+    given = settings(config, overrides)
+    chosen = checked(PretrainConfig, {"seed": terminal.seed, **given}, given=given)
     with terminal.progress() as progress:
 
         def log(row: dict[str, Any]) -> None:

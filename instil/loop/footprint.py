@@ -1,0 +1,148 @@
+"""How many bytes a model takes while it is trained and probed, from its shapes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instil.facts import Role
+
+if TYPE_CHECKING:
+    from instil.loop.inputs import Inputs
+    from instil.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and on what.
+
+    Attributes:
+        weights: parameters of the model.
+        trained: those that the optimiser has, adapters included.
+        saved_bytes: of the weights as they are saved.
+        tokenizer_bytes: of the tokenizer's file.
+        lengths: tokens of each example.
+        activation_bytes: what the forward pass of the largest micro-batch keeps for the backward pass.
+        recomputes: whether activations are computed again instead.
+        config: the training configuration, if the method has one.
+    """
+
+    weights: int
+    trained: int
+    saved_bytes: int
+    tokenizer_bytes: int
+    lengths: Sequence[int]
+    activation_bytes: int
+    recomputes: bool
+    config: Any
+
+
+def training_of(inputs: Inputs) -> Training:
+    """What a call would train."""
+    lm, config = inputs.model, getattr(inputs.settings, "train", None)
+    weights = sum(weight.numel() for weight in lm.model.parameters())
+    lengths, learned = _examples(inputs)
+    backend = getattr(lm.tokenizer, "backend_tokenizer", None)
+    return Training(
+        weights=weights,
+        trained=_trained(lm.model, config),
+        saved_bytes=sum(weight.numel() * weight.element_size() for weight in lm.model.parameters()),
+        tokenizer_bytes=len(backend.to_str(pretty=True).encode()) if backend is not None else 0,
+        lengths=lengths,
+        activation_bytes=_activation_bytes(lm, config, lengths, learned),
+        recomputes=bool(getattr(config, "gradient_checkpointing", False)),
+        config=config,
+    )
+
+
+def in_use(lm: LanguageModel) -> int:
+    """Bytes in use where the model is: of the accelerator, or of this process."""
+    import torch
+
+    if lm.device.type == "cuda":
+        return int(torch.cuda.memory_allocated(lm.device))
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):  # not Linux
+        return sum(weight.numel() * weight.element_size() for weight in lm.model.parameters())
+
+
+def exam_bytes(inputs: Inputs) -> int:
+    """What a probe holds for one batch: a layer's activations, keys and values of all layers, and logits."""
+    shape, size = _Shape.of(inputs.model), inputs.model.dtype.itemsize
+    tokens = inputs.probe.batch_tokens
+    held = tokens * size * (shape.wide + 2 * shape.layers * shape.keys)
+    return held + tokens // 4 * shape.vocabulary * 8  # about a quarter of the tokens are scored, as fp32, twice
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Numbers held a token: `wide` inside one layer, `keys` for the keys of one layer."""
+
+    layers: int
+    hidden: int
+    wide: int
+    keys: int
+    heads: int
+    vocabulary: int
+
+    @staticmethod
+    def of(lm: LanguageModel) -> _Shape:
+        config = lm.model.config.get_text_config()
+        hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
+        inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+        head = int(getattr(config, "head_dim", None) or hidden // heads)
+        keys = int(getattr(config, "num_key_value_heads", None) or heads) * head
+        # Two norms with their inputs and two residuals, queries, keys, values, attention's result; a gated inner layer.
+        wide = 6 * hidden + 2 * heads * head + 2 * keys + 4 * inner
+        layers = int(config.num_hidden_layers)
+        return _Shape(layers, hidden, wide, keys, heads, int(config.vocab_size))
+
+
+def _examples(inputs: Inputs) -> tuple[list[int], float]:
+    """Tokens of each example, and the share of them that has a loss."""
+    prompts = inputs.model.prompts
+    if inputs.method.name == "cpt" or (len(inputs.documents) and not len(inputs.roles[Role.TARGET])):
+        return [len(prompts.text_ids(document.text)) for document in inputs.documents] or [1], 1.0
+    answers = [len(prompts.answer_ids(fact.answers[0])) + 1 for fact in inputs.roles[Role.TARGET]]
+    questions = [len(prompts.question_ids(fact.question)) for fact in inputs.roles[Role.TARGET]]
+    lengths = [question + answer for question, answer in zip(questions, answers, strict=True)]
+    return lengths or [1], sum(answers) / max(1, sum(lengths))
+
+
+def _trained(model: Any, config: Any) -> int:
+    from torch import nn
+
+    if (adapter := getattr(config, "adapter", None)) is not None:
+        head = model.get_output_embeddings()
+        linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+        rank = int(getattr(adapter, "r", 16))
+        return sum(rank * (m.in_features + m.out_features) for m in linear)
+    patterns = getattr(config, "parameters", None)
+    return sum(
+        weight.numel()
+        for name, weight in model.named_parameters()
+        if patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
+    )
+
+
+def _activation_bytes(lm: LanguageModel, config: Any, lengths: Sequence[int], learned: float) -> int:
+    from instil.training import TrainConfig
+    from instil.training.precision import autocast_dtype
+
+    config = config if config is not None else TrainConfig()
+    shape = _Shape.of(lm)
+    window = config.batch_tokens or (config.batch_size or 32) * sum(lengths) / len(lengths)
+    tokens = min(float(config.micro_tokens), window, float(sum(lengths)))
+    half = autocast_dtype(config.precision, lm.device) is not None
+    number = 3 if half else 4  # of those held, about half are in half precision
+    layers = 1 if config.gradient_checkpointing else shape.layers
+    held = tokens * number * (layers * shape.wide + shape.layers * shape.hidden)
+    logits = tokens * learned * shape.vocabulary * 4 * 3  # the logits, their log-softmax, their gradient
+    casts = 2 * sum(weight.numel() for weight in lm.model.parameters()) if half else 0
+    return round(held + logits + casts)

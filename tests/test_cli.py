@@ -39,6 +39,8 @@ FIXED = (
     "report",
     "methods",
     "ledger show",
+    "ledger query",
+    "ledger diff",
     "ledger verify",
     "world build",
     "world pretrain",

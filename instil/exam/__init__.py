@@ -11,13 +11,15 @@ from instil.exam.abstention import is_abstention
 from instil.exam.answering import Answerer, ModelAnswerer
 from instil.exam.building import assert_not_taught, build_exam, exam_from_facts
 from instil.exam.config import ExamConfig
-from instil.exam.figures import FIGURES, by_category, headline, made_up, transition_matrix
-from instil.exam.paper import PARTS, Exam, Item
+from instil.exam.figures import EARLIER_FIGURES, FIGURES, by_category, headline, made_up, transition_matrix
+from instil.exam.paper import EARLIER, PARTS, Exam, Item
 from instil.exam.sitting import Answer, ExamResult, TextScore, sit
 from instil.exam.statistics import Bootstrap, Figure, crossed, in_words, paired_difference, perplexity, share
 from instil.exam.verdicts import Ruling, Verdict, counts, verdicts
 
 __all__ = [
+    "EARLIER",
+    "EARLIER_FIGURES",
     "FIGURES",
     "PARTS",
     "Answer",

@@ -29,6 +29,9 @@ class ExamConfig(BaseModel):
         ge=0,
         description="exemplar sets for the probability of the model's own wrong answer; 0: nothing counts as made up",
     )
+    earlier: int = Field(
+        default=2_000, ge=0, description="facts that earlier lessons of the same ledger taught, asked again, at most"
+    )
     general_texts: int = Field(default=64, ge=0, description="texts for perplexity, at most")
     abstentions: tuple[str, ...] = Field(
         default=(), description="answers that begin so say 'I don't know', besides the English ones that are recognised"

@@ -24,6 +24,7 @@ REWORDED: Final = "reworded"
 HELD_BACK: Final = "held_back"
 HELD_BACK_REWORDED: Final = "held_back_reworded"
 DEVELOPMENT: Final = "development"
+EARLIER: Final = "earlier"
 GENERAL: Final = "general"
 
 PARTS: Final[Mapping[str, Role]] = {
@@ -32,10 +33,12 @@ PARTS: Final[Mapping[str, Role]] = {
     HELD_BACK: Role.HELD_BACK,
     HELD_BACK_REWORDED: Role.HELD_BACK,
     DEVELOPMENT: Role.DEVELOPMENT,
+    EARLIER: Role.HELD_BACK,
 }
-"""Parts that are questions, in the order in which they are asked, with the role of their facts."""
+"""Parts that are questions, in the order in which they are asked, with the role of their facts. What earlier lessons of
+the same ledger taught is held back from this one."""
 
-FIRST_WORDINGS: Final = (AS_WORDED, HELD_BACK, DEVELOPMENT)
+FIRST_WORDINGS: Final = (AS_WORDED, HELD_BACK, DEVELOPMENT, EARLIER)
 """Parts that ask every fact in its first wording, with all exemplar sets."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from instil.facts import Fact, Role
+from instil.loop.states import AFTER, states_kept
 
 if TYPE_CHECKING:
     from instil.loop.inputs import Inputs
@@ -25,7 +26,8 @@ class Estimate:
         exam_flops: both exams and the probes that the method decides by.
         seconds: both at `rate` operations a second.
         memory_bytes: weights, gradients, optimizer state and one evaluation copy.
-        disk_bytes: the model, and the checkpoints that exist while it is trained.
+        disk_bytes: what is kept, and the checkpoints that exist while it is trained.
+        kept_bytes: the states of the model that stay when the run is done.
     """
 
     training_tokens: int
@@ -35,12 +37,13 @@ class Estimate:
     seconds: float
     memory_bytes: int
     disk_bytes: int
+    kept_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def estimate(inputs: Inputs) -> Estimate:
+def estimate(inputs: Inputs, keep_states: str = AFTER) -> Estimate:
     """Estimate a run from its token counts and the rate of a matrix product measured here and now."""
     model = inputs.model.model
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -58,7 +61,7 @@ def estimate(inputs: Inputs) -> Estimate:
     exam_flops = 2.0 * weights * asked * inputs.probe.exemplar_sets * passes
     training_flops = 6.0 * weights * training_tokens
     rate = measured_rate(str(model.device), inputs.model.dtype) * SHARE_OF_MATMUL_RATE
-    master = weights * 4
+    master, kept = weights * 4, states_kept(inputs, keep_states) * saved_bytes
     return Estimate(
         training_tokens=training_tokens,
         training_flops=training_flops,
@@ -66,7 +69,8 @@ def estimate(inputs: Inputs) -> Estimate:
         rate=rate,
         seconds=(training_flops + exam_flops) / rate,
         memory_bytes=master * 4 + 2 * saved_bytes,
-        disk_bytes=saved_bytes + master * (3 + stages),
+        disk_bytes=kept + master * (3 + stages),
+        kept_bytes=kept,
     )
 
 

@@ -36,6 +36,7 @@ def set_up(run: Run, exam: Exam) -> dict[str, Any]:
             "name": inputs.model.name,
             "source": inputs.model.source,
             "fingerprint": inputs.model.fingerprint,
+            "style": inputs.model.style.value,
             "parameters": sum(weight.numel() for weight in inputs.model.model.parameters()),
             "dtype": str(inputs.model.dtype).removeprefix("torch."),
             "device": str(inputs.model.device),
@@ -47,6 +48,7 @@ def set_up(run: Run, exam: Exam) -> dict[str, Any]:
             "facts": {role.value: len(facts) for role, facts in inputs.roles.items()},
             "documents": len(inputs.documents),
         },
+        "earlier": _earlier(run, exam),
         "left_out": [{"what": what, "reason": reason} for what, reason in (*inputs.left_out, *exam.left_out)],
         "hardware": hardware(),
         "commit": commit(),
@@ -69,6 +71,16 @@ def summarise(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "headline": {name: figure.to_dict() for name, figure in figures.items()},
         "transition": exams.transition_matrix(exam, before, after),
-        "verdicts": dict(Counter(str(verdict.verdict) for verdict in verdicts)),
+        "verdicts": dict(Counter(str(verdict.verdict) for verdict in verdicts if verdict.role != exams.EARLIER)),
+        "earlier": known["earlier"] and {**known["earlier"], "verdicts": exams.counts(list(verdicts), exams.EARLIER)},
         "by_category": exams.by_category(exam, before, after),
     }
+
+
+def _earlier(run: Run, exam: Exam) -> dict[str, Any] | None:
+    """The state of the ledger that the lesson goes on from, and how many facts of earlier lessons it asks again; None
+    when the ledger holds no other run."""
+    earlier = run.earlier
+    if not earlier.others:
+        return None
+    return {"state": earlier.state, "runs": list(earlier.runs), "facts": len(exam.part(exams.EARLIER))}

@@ -28,6 +28,7 @@ ROLE_WORDS = {
     "known": "Replayed",
     "practice": "Practice",
     "exemplar": "Exemplar",
+    "earlier": "Earlier lessons",
 }
 VERDICTS = ("learned", "learned as worded", "updated", "kept", "still unknown", "forgotten", "corrupted")
 VERDICT_MEANING = {
@@ -231,7 +232,7 @@ def scale(model: Mapping[str, Any], roles: Mapping[str, int], seeds: int) -> str
     return ", ".join(parts)
 
 
-_SCALE_ROLES = (("target", "taught"), ("held_back", "held back"))
+_SCALE_ROLES = (("target", "taught"), ("held_back", "held back"), ("earlier", "of earlier lessons"))
 
 
 def visible_lines(text: str) -> str:

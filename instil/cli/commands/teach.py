@@ -78,6 +78,12 @@ def teach(
     ledger: Annotated[
         Path | None, typer.Option("--ledger", metavar="DIR", help="Go on with this ledger; DIR/ledger when left out.")
     ] = None,
+    keep_states: Annotated[
+        str,
+        typer.Option(
+            "--keep-states", metavar="NAME", help="States to keep on disk: after, stages or all; see `instil undo`."
+        ),
+    ] = "after",
     layout: Layout = None,
     templates: Templates = None,
     skip_invalid: SkipInvalid = False,
@@ -126,6 +132,7 @@ def teach(
             device=device,
             progress=progress,
             dry_run=dry_run,
+            keep_states=keep_states,
             command=command_line(),
         )
     if isinstance(taught, TeachResult):

@@ -42,6 +42,7 @@ FIXED = (
     "ledger query",
     "ledger diff",
     "ledger verify",
+    "undo",
     "world build",
     "world pretrain",
 )

@@ -94,8 +94,8 @@ def test_sql_reads_the_ledger_and_nothing_else(ledger: Ledger, tmp_path: Path, s
 
 
 def test_values_that_json_has_no_word_for_become_text_or_numbers(ledger: Ledger) -> None:
-    sql = "SELECT sum(seed), 1.5::DECIMAL(4,1), 'nan'::DOUBLE, DATE '2026-01-02', [1, 2], {'a': 'inf'::DOUBLE}, NULL, x'00'"
-    (row,) = query(ledger, f"{sql} FROM latest_runs").rows
+    values = "sum(seed), 1.5::DECIMAL(4,1), 'nan'::DOUBLE, DATE '2026-01-02', [1, 2], {'a': 'inf'::DOUBLE}, NULL, x'00'"
+    (row,) = query(ledger, f"SELECT {values} FROM latest_runs").rows
     assert row[:7] == (1, 1.5, "nan", "2026-01-02", [1, 2], {"a": "inf"}, None)
     assert isinstance(row[0], int) and json.dumps(row)
 

@@ -81,6 +81,8 @@ def earlier_line(summary: Mapping[str, Any]) -> str | None:
         return None
     if earlier["state"] is None:
         return "Not linked: the starting model is no state of this ledger, so no earlier lesson is asked again."
+    if not earlier["runs"]:
+        return f"Goes on from {earlier['state']}, which no lesson of this ledger had taught before."
     kept = summary["headline"].get("earlier_retained")
     lessons = plural(len(earlier["runs"]), "earlier lesson")
     if kept is None:

@@ -14,8 +14,8 @@ answer that most exemplar sets give. From the exam before and the exam after, in
   that nothing shows more.
 
 Held-back facts were not taught: one that is known only afterwards is "learned" (or "learned as worded") by itself, and
-never "updated", since nothing replaced its old answer. The same holds for facts that earlier lessons taught. What the model
-makes up is no verdict but a figure (`instil.exam.figures`), as it is about answers to what it does not know.
+never "updated", since nothing replaced its old answer. The same holds for facts that earlier lessons taught. What the
+model makes up is no verdict but a figure (`instil.exam.figures`), as it is about answers to what it does not know.
 """
 
 from __future__ import annotations

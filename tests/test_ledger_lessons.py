@@ -338,6 +338,9 @@ def test_the_size_of_what_is_kept_is_said_before(
         plan = teach(lessons.base, FIRST, out=out, method="sft", config=CONFIG, dry_run=True, keep_states=keep)
         assert not isinstance(plan, TeachResult)
         assert plan.kept_bytes == pytest.approx(number * weights, rel=0.05)
+    asked = {"model": lessons.second.out / "model", "facts": lesson(400), "method": "sft", "config": CONFIG, "out": out}
+    apart, linked = (teach(**asked, dry_run=True, ledger=ledger) for ledger in (None, lessons.ledger.folder))
+    assert linked.exam_flops > apart.exam_flops, "what earlier lessons taught is asked besides"
     FIRST.write(tmp_path / "facts.jsonl")
     words = ["teach", str(lessons.base), str(tmp_path / "facts.jsonl"), "--method", "sft", "--out", str(out)]
     assert main([*words, "--keep-states", "all", "--dry-run"]) == 0

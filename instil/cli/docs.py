@@ -1,4 +1,5 @@
-"""`python -m instil.cli.docs` writes docs/commands.md from the commands' own help; `--check` compares."""
+"""`python -m instil.cli.docs` writes docs/commands.md from what `--help` says, and the tables of docs/ledger.md from
+the ledger's columns; `--check` compares."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any, Final
 import typer
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
+LEDGER: Final = PAGE.with_name("ledger.md")
 HEAD: Final = """# Commands
 
 Written by `make docs` from what `--help` says. Every command ends with 0 when it did what was asked, 1 when the run
@@ -34,16 +36,33 @@ def page() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    wanted = page()
+    wanted = {PAGE: page(), LEDGER: ledger_page()}
     if "--check" in arguments:
-        if PAGE.exists() and PAGE.read_text(encoding="utf-8") == wanted:
-            return 0
-        print("docs/commands.md is not what --help says; run `make docs`", file=sys.stderr)
-        return 1
+        stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+        for path in stale:
+            print(f"docs/{path.name} is not what the code says; run `make docs`", file=sys.stderr)
+        return 1 if stale else 0
     from instil.files import write_text
 
-    write_text(PAGE, wanted)
+    for path, text in wanted.items():
+        write_text(path, text)
     return 0
+
+
+def ledger_page() -> str:
+    """docs/ledger.md with its tables as they are now."""
+    from instil.ledger import TABLES
+
+    begin, end = "<!-- tables: written by `make docs` -->\n", "<!-- end of tables -->"
+    head, _, rest = LEDGER.read_text(encoding="utf-8").partition(begin)
+    parts = []
+    for name, columns in TABLES.items():
+        rows = [
+            f"| `{column}` | {about.kind}{', may be empty' if about.nullable else ''} | {_cell(about.about)} |"
+            for column, about in columns.items()
+        ]
+        parts.append("\n".join([f"### `{name}`", "", "| column | type | holds |", "|---|---|---|", *rows]) + "\n")
+    return f"{head}{begin}\n" + "\n".join(parts) + "\n" + end + rest.partition(end)[2]
 
 
 def commands_of(app: typer.Typer) -> Iterator[tuple[str, Any]]:

@@ -43,8 +43,13 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(inputs: Inputs, keep_states: str = AFTER) -> Estimate:
-    """Estimate a run from its token counts and the rate of a matrix product measured here and now."""
+def estimate(inputs: Inputs, keep_states: str = AFTER, also_asked: Iterable[Fact] = ()) -> Estimate:
+    """Estimate a run from its token counts and the rate of a matrix product measured here and now.
+
+    Args:
+        keep_states: see `instil.loop.states.KEEP`.
+        also_asked: facts of earlier lessons, which the exam asks besides the lesson's own.
+    """
     model = inputs.model.model
     weights = sum(parameter.numel() for parameter in model.parameters())
     saved_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -57,6 +62,7 @@ def estimate(inputs: Inputs, keep_states: str = AFTER) -> Estimate:
         taught = sum(len(inputs.model.prompts.text_ids(document.text)) for document in inputs.documents)
     training_tokens = round(taught * epochs * stages)
     asked = question_tokens(inputs, (fact for role, group in inputs.roles.items() for fact in group))
+    asked += question_tokens(inputs, also_asked)
     passes = 2 + (2 if inputs.method.name == "gradual" else 0)
     exam_flops = 2.0 * weights * asked * inputs.probe.exemplar_sets * passes
     training_flops = 6.0 * weights * training_tokens

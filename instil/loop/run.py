@@ -135,7 +135,8 @@ def teach(
     if dry_run:
         from instil.loop.estimate import estimate
 
-        return estimate(inputs, keep_states)
+        again = earlier_lessons(Ledger(ledger), inputs, "").facts if ledger is not None else ()
+        return estimate(inputs, keep_states, again)
     record = Path(ledger) if ledger is not None else folder.path / "ledger"
     with claimed(folder, inputs.plan()):
         if not folder.summary.exists():

@@ -74,7 +74,7 @@ def undo(run: str | Path, to: str = "before", out: str | Path | None = None) -> 
     run_id = run_in(folder, ledger)
     state = state_called(ledger, to, run_id)
     target = Path(out) if out is not None else folder.path / "undone" / _as_name(state)
-    done = _already(target, state, ledger)
+    done = _already(target, state, ledger, run_id)
     if done is not None:
         return done
     model, source, missed = _found(state, ledger, folder)
@@ -100,20 +100,24 @@ def run_in(folder: RunFolder, ledger: Ledger) -> str:
 # -------------------------------------------------------------------- private
 
 
-def _already(target: Path, state: Row, ledger: Ledger) -> Undone | None:
-    """What an earlier call with the same words did, if its checkpoint is still there as it was written.
+def _already(target: Path, state: Row, ledger: Ledger, run_id: str) -> Undone | None:
+    """What an earlier call with the same words did, or had begun, if its checkpoint is there as it was written.
 
     Raises:
         InputError: the folder holds something else.
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
-    here = seen_from(ledger.folder, target)
-    for row in ledger.read("states", label="undo", parent_id=state["state_id"], path=here).to_pylist():
-        if _fault(target, state, ledger) is None:
-            return Undone(target, state["state_id"], row["state_id"], row["fingerprint"], str(target))
-    raise InputError("the folder for the earlier state holds something", file=target, field="--out",
-                     expected="a new or an empty folder")  # fmt: skip
+    fault = _fault(target, state, ledger)
+    if fault is not None:
+        raise InputError(
+            f"the folder for the earlier state holds something else: {fault}",
+            file=target,
+            field="--out",
+            expected="a new or an empty folder",
+        )
+    recorded = _record(ledger, state, run_id, target)
+    return Undone(target, state["state_id"], recorded, str(state["fingerprint"]), str(target))
 
 
 def _found(state: Row, ledger: Ledger, folder: RunFolder) -> tuple[LanguageModel, str, tuple[str, ...]]:

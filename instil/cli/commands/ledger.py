@@ -52,8 +52,8 @@ def show(
         table("Runs", [name.replace("_", " ") for name in columns], [[run[name] for name in columns] for run in runs]),
         table(
             "Model states",
-            ("run", "state", "parent", "fingerprint"),
-            [[row["run_id"], row["label"], row["parent_id"], row["fingerprint"]] for row in states],
+            ("run", "state", "parent", "fingerprint", "kept in"),
+            [[row[name] for name in ("run_id", "label", "parent_id", "fingerprint", "path")] for row in states],
         ),
         table("Tables", ("table", "rows"), list(tables.items())),
     )

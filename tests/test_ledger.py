@@ -177,8 +177,7 @@ def test_a_flipped_byte_is_found_wherever_it_stands(ledger: Ledger, file: str, n
     assert ledger.verify().ok and ledger.verify().rows == {"left_out": 4}
 
 
-@pytest.mark.parametrize("change", [1, 4, 32, 128])
-def test_a_changed_byte_is_found_in_every_file_of_a_ledger(ledger: Ledger, change: int) -> None:
+def test_a_changed_byte_is_found_in_every_file_of_a_ledger(ledger: Ledger) -> None:
     filled(ledger, 2)
     ledger.append("costs", [{"run_id": "r", "purpose": "exam", "flops": 1, "tokens": 2, "seconds": 3}], "r/001")
     files = [path for path in ledger.folder.rglob("*") if path.is_file()]
@@ -186,7 +185,7 @@ def test_a_changed_byte_is_found_in_every_file_of_a_ledger(ledger: Ledger, chang
     for path in files:
         good = path.read_bytes()
         for place in range(0, len(good), 1 if path.name == "ledger.json" else max(1, len(good) // 60)):
-            path.write_bytes(good[:place] + bytes([good[place] ^ change]) + good[place + 1 :])
+            path.write_bytes(good[:place] + bytes([good[place] ^ (1 << place % 8)]) + good[place + 1 :])
             problems = Ledger.unopened(ledger.folder).verify().problems
             assert [problem.where for problem in problems if not problem.harmless] == [
                 str(path.parent.relative_to(ledger.folder)) if path.name != "ledger.json" else "ledger.json"

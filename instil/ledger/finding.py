@@ -39,7 +39,7 @@ def seen_from(ledger: Path, place: Path) -> str:
 
 def places_of(ledger: Path, path: str) -> tuple[Path, ...]:
     """Where a path that the ledger names may be: seen from the ledger's folder, or from here."""
-    return (ledger / path, Path(path))
+    return (Path(os.path.normpath(ledger / path)), Path(path))
 
 
 def run_called(ledger: Ledger, name: str) -> str:

@@ -196,7 +196,8 @@ def runs_of(ledger: Path, table: str, number: int) -> tuple[str, ...]:
     if "/" in key:
         return (key.partition("/")[0],)
     try:
-        found = pq.read_table(ledger / f"{table}/{number:08d}" / ROWS, columns=["run_id"])
+        file = pa.BufferReader((ledger / f"{table}/{number:08d}" / ROWS).read_bytes())
+        found = pq.ParquetFile(file).read(columns=["run_id"], use_threads=False)
         return tuple(sorted(str(run) for run in set(found["run_id"].to_pylist())))
     except (OSError, ValueError, KeyError, pa.ArrowException):
         return ()

@@ -18,7 +18,7 @@ from instil.facts import Corpus, Document, Fact, FactSet, Role
 from instil.files import fingerprint_file
 from instil.ledger import Ledger, diff
 from instil.loop import TeachResult, teach
-from instil.loop.earlier import Earlier, earlier_lessons
+from instil.loop.earlier import Earlier, earlier_lessons, exemplars_for
 from instil.loop.inputs import read_inputs
 from instil.loop.states import KEEP, states_kept
 from instil.model import LanguageModel, load, save
@@ -236,6 +236,16 @@ def test_replayed_facts_are_not_asked_as_earlier_ones(lessons: Lessons) -> None:
     earlier = found(lessons, lesson(400, replayed))
     assert {fact.question for fact in every} - {fact.question for fact in earlier.facts} == {every[0].question}
     assert any("practised or replayed" in reason for _, reason in earlier.left_out)
+
+
+def test_relations_that_only_earlier_facts_have_get_exemplars_and_a_word_about_it(lessons: Lessons) -> None:
+    inputs = inputs_of(lessons.base, FIRST)
+    other = dataclasses.replace(FIRST[0], id="other", relation="died")
+    drawn = exemplars_for(inputs, FactSet([FIRST[0], other]))
+    assert {key: drawn.sets[key] for key in inputs.exemplars.sets} == dict(inputs.exemplars.sets)
+    assert len(drawn.of("died")) == CONFIG["probe"]["exemplar_sets"]
+    assert any("relation died" in line for line in set(drawn.warnings) - set(inputs.exemplars.warnings))
+    assert exemplars_for(inputs, FIRST) is inputs.exemplars
 
 
 # -------------------------------------------------------------- states and undo

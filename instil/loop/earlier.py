@@ -77,7 +77,8 @@ def exemplars_for(inputs: Inputs, facts: FactSet) -> ExemplarSets:
     if not drawn:
         return inputs.exemplars
     more = draw_exemplars(inputs.roles[Role.EXEMPLAR], sorted(drawn), inputs.probe)
-    return ExemplarSets({**more.sets, **inputs.exemplars.sets}, inputs.exemplars.warnings)
+    warnings = tuple(dict.fromkeys((*inputs.exemplars.warnings, *more.warnings)))
+    return ExemplarSets({**more.sets, **inputs.exemplars.sets}, warnings)
 
 
 def _state_of(states: Any, fingerprint: str) -> str | None:

@@ -208,17 +208,20 @@ class Run:
         """The exam as it was frozen before anything was taught: read back when the run is resumed."""
         if self.folder.exam.exists():
             return exams.Exam.read(self.folder.exam)
+        exemplars = exemplars_for(self.inputs, self.earlier.facts)
         exam = exams.build_exam(
             target=self.inputs.roles[Role.TARGET],
             held_back=self.inputs.roles[Role.HELD_BACK],
             development=self.inputs.roles[Role.DEVELOPMENT],
             earlier=self.earlier.facts,
-            exemplars=exemplars_for(self.inputs, self.earlier.facts),
+            exemplars=exemplars,
             general_texts=self.inputs.general,
             config=self.inputs.exam,
             probe_config=self.inputs.probe,
         )
-        exam = replace(exam, left_out=(*exam.left_out, *self.earlier.left_out))
+        short = [line for line in exemplars.warnings if line not in self.inputs.exemplars.warnings]
+        notes = ((line, "drawing exemplars for facts of earlier lessons") for line in short)
+        exam = replace(exam, left_out=(*exam.left_out, *self.earlier.left_out, *notes))
         exam.write(self.folder.exam)
         return exam
 

@@ -20,7 +20,7 @@ from instil.version import __version__
 if TYPE_CHECKING:
     from instil.errors import InputError, RunFailed
     from instil.facts import Corpus, Document, Fact, FactSet, Role
-    from instil.loop import compare, teach
+    from instil.loop import compare, teach, undo
     from instil.model import load
     from instil.probe import probe
     from instil.report import report
@@ -39,6 +39,7 @@ __all__ = [
     "probe",
     "report",
     "teach",
+    "undo",
 ]
 
 _HOME = {
@@ -54,6 +55,7 @@ _HOME = {
     "probe": "instil.probe",
     "report": "instil.report",
     "teach": "instil.loop",
+    "undo": "instil.loop",
 }
 
 

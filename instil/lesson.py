@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Record = Callable[[str, Sequence[Mapping[str, Any]], str], object]
 """Appends rows to a table of the ledger; the third argument names the batch, so that repeating it changes nothing."""
 
+Keep = Callable[[str, int, "LanguageModel"], str | None]
+"""Keeps the model after a stage (its name, its place in the lesson) on disk, if that is wanted, and says where."""
+
 Tell = Callable[[str, int, int | None], None]
 """Reports progress: what is being done, how much is done, how much there is in all (when that is known)."""
 
@@ -82,6 +85,7 @@ class Lesson:
         tell: Tell = lambda what, done, total: None,
         guard: Callable[[Sequence[str]], None] = lambda texts: None,
         tracking: Path | None = None,
+        keep: Keep = lambda stage, order, model: None,
     ) -> None:
         roles.check_disjoint()
         self.target, self.practice, self.known = roles.target, roles.practice, roles.known
@@ -91,7 +95,7 @@ class Lesson:
         self._learner: LanguageModel | None = None
         self._exemplars, self._probe_config = exemplars, probe_config
         self._folder, self._run_id, self._record, self._tell = folder, run_id, record, tell
-        self._guard = guard
+        self._guard, self._keep = guard, keep
         self._tracking = tracking or folder / "tracking"
         self._verbs = 0
         self._state = f"{run_id}:before"
@@ -282,14 +286,15 @@ class Lesson:
         self._stages.append(stage)
         self._notes += [f"{stage}: {note}" for note in result.notes]
         parent, self._state = self._state, f"{self._run_id}:{stage}"
+        examined = self._as_examined()
         state = {
             "run_id": self._run_id,
             "state_id": self._state,
             "parent_id": parent,
             "label": stage,
             "order": len(self._stages),
-            "fingerprint": self._as_learner().fingerprint,
-            "path": None,
+            "fingerprint": examined.fingerprint,
+            "path": self._keep(stage, len(self._stages), examined),
         }
         self._record("states", [state], f"{self._run_id}/{batch}")
         scores = {epoch: decision.score for epoch, decision in enumerate(result.decisions, start=1)}

@@ -40,7 +40,10 @@ FIXED = (
     "report",
     "methods",
     "ledger show",
+    "ledger query",
+    "ledger diff",
     "ledger verify",
+    "undo",
     "world build",
     "world pretrain",
 )

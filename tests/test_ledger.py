@@ -156,7 +156,7 @@ def test_the_last_row_of_a_run_counts(ledger: Ledger) -> None:
 
 def filled(ledger: Ledger, count: int = 4) -> Path:
     for number in range(count):
-        ledger.append("left_out", [left_out(number)], key=str(number))
+        ledger.append("left_out", [left_out(number)], key=f"r/{number}")
     return ledger.folder / "left_out"
 
 
@@ -170,10 +170,51 @@ def test_a_flipped_byte_is_found_wherever_it_stands(ledger: Ledger, file: str, n
         found = ledger.verify()
         assert not found.ok, place
         assert found.problems[0].kind == "flipped" and found.problems[0].where == f"left_out/{number:08d}"
+        assert found.problems[0].table == "left_out" and found.problems[0].runs == ("r",)
         with pytest.raises(InputError, match="damaged"):
             Ledger(ledger.folder).read("left_out")
     path.write_bytes(good)
     assert ledger.verify().ok and ledger.verify().rows == {"left_out": 4}
+
+
+def test_a_changed_byte_is_found_in_every_file_of_a_ledger(ledger: Ledger) -> None:
+    filled(ledger, 2)
+    ledger.append("costs", [{"run_id": "r", "purpose": "exam", "flops": 1, "tokens": 2, "seconds": 3}], "r/001")
+    files = [path for path in ledger.folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"ledger.json", "entry.json", "rows.parquet"} and len(files) == 7
+    for path in files:
+        good = path.read_bytes()
+        for place in range(0, len(good), 1 if path.name == "ledger.json" else max(1, len(good) // 60)):
+            path.write_bytes(good[:place] + bytes([good[place] ^ (1 << place % 8)]) + good[place + 1 :])
+            problems = Ledger.unopened(ledger.folder).verify().problems
+            assert [problem.where for problem in problems if not problem.harmless] == [
+                str(path.parent.relative_to(ledger.folder)) if path.name != "ledger.json" else "ledger.json"
+            ], (path, place)
+        path.write_bytes(good)
+    assert ledger.verify().ok
+
+
+@pytest.mark.parametrize(("old", "new"), [(b'": ', b'":\n'), (b'"rows": 1', b'"rows": 1.0'), (b"\n}", b" }")])
+def test_an_entry_that_means_the_same_is_not_as_it_was_written(ledger: Ledger, old: bytes, new: bytes) -> None:
+    path = filled(ledger, 1) / "00000001" / "entry.json"
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    assert [problem.kind for problem in ledger.verify().problems] == ["flipped"]
+
+
+def test_a_batch_without_a_key_is_traced_to_its_runs_by_its_rows(ledger: Ledger) -> None:
+    ledger.append("left_out", [left_out(1), {**left_out(2), "run_id": "s"}])
+    entry = ledger.folder / "left_out" / "00000001" / "entry.json"
+    entry.write_bytes(entry.read_bytes().replace(b'"rows": 2', b'"rows": 3'))
+    (problem,) = ledger.verify().problems
+    assert problem.runs == ("r", "s")
+    (entry.parent / "rows.parquet").write_bytes(b"nothing")
+    assert ledger.verify().problems[0].runs == ()
+
+
+def test_a_foreign_file_in_a_shard_is_told_and_harmless(ledger: Ledger) -> None:
+    (filled(ledger, 1) / "00000001" / "notes.txt").write_text("mine")
+    found = ledger.verify()
+    assert found.ok and [problem.where for problem in found.problems] == ["left_out/00000001/notes.txt"]
 
 
 def test_a_shard_that_is_gone_is_missed(ledger: Ledger) -> None:

@@ -1,4 +1,5 @@
-"""`python -m instil.cli.docs` writes docs/commands.md and docs/schema from the code; `--check` compares."""
+"""`python -m instil.cli.docs` writes from the code docs/commands.md, docs/schema and the tables of docs/ledger.md;
+`--check` compares."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import typer
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
 SCHEMAS: Final = PAGE.parent / "schema"
+LEDGER: Final = PAGE.with_name("ledger.md")
 HEAD: Final = """# Commands
 
 Written by `make docs` from what `--help` says. Every command ends with 0 when it did what was asked, 1 when the run
@@ -36,7 +38,7 @@ def page() -> str:
 
 def generated() -> dict[Path, str]:
     """Every file under docs/ that is made from the code, with its content."""
-    return {PAGE: page(), **{SCHEMAS / name: text for name, text in schemas().items()}}
+    return {PAGE: page(), LEDGER: ledger_page(), **{SCHEMAS / name: text for name, text in schemas().items()}}
 
 
 def schemas() -> dict[str, str]:
@@ -67,6 +69,22 @@ def main(arguments: list[str]) -> int:
     for path, wanted in generated().items():
         write_text(path, wanted)
     return 0
+
+
+def ledger_page() -> str:
+    """docs/ledger.md with its tables as they are now."""
+    from instil.ledger import TABLES
+
+    begin, end = "<!-- tables: written by `make docs` -->\n", "<!-- end of tables -->"
+    head, _, rest = LEDGER.read_text(encoding="utf-8").partition(begin)
+    parts = []
+    for name, columns in TABLES.items():
+        rows = [
+            f"| `{column}` | {about.kind}{', may be empty' if about.nullable else ''} | {_cell(about.about)} |"
+            for column, about in columns.items()
+        ]
+        parts.append("\n".join([f"### `{name}`", "", "| column | type | holds |", "|---|---|---|", *rows]) + "\n")
+    return f"{head}{begin}\n" + "\n".join(parts) + "\n" + end + rest.partition(end)[2]
 
 
 def commands_of(app: typer.Typer) -> Iterator[tuple[str, Any]]:

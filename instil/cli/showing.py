@@ -18,10 +18,12 @@ FIGURES: Final[Mapping[str, str]] = {
     "acquired": "acquired: taught facts not known before, known now",
     "acquired_reworded": "acquired, in wordings never trained on",
     "retained": "retained: held-back facts known before, still known",
+    "earlier_retained": "kept of earlier lessons: what they taught, still known",
     "made_up": "made up: unknown facts answered with false certainty",
     "accuracy_target": "accuracy on taught facts, as worded",
     "accuracy_reworded": "accuracy on taught facts, in other wordings",
     "accuracy_held_back": "accuracy on held-back facts",
+    "accuracy_earlier": "accuracy on facts of earlier lessons",
     "perplexity": "perplexity on general text",
 }
 """The headline table. Figures that come as `…_before` and `…_after` share a row; summary.json has every one."""
@@ -45,6 +47,8 @@ def show_taught(terminal: Terminal, taught: TeachResult) -> None:
     """The headline table, the verdicts, what was left out, and where the report is."""
     summary = taught.summary
     terminal.show(headline_table(summary), verdict_line(summary))
+    if earlier := earlier_line(summary):
+        terminal.show(earlier)
     if left_out := summary.get("left_out"):
         terminal.show(f"Left out: {len(left_out):,} (listed in the report and in summary.json)")
     terminal.show(f"The report: {taught.report}")
@@ -68,6 +72,28 @@ def verdict_line(summary: Mapping[str, Any]) -> str:
     return "Verdicts: " + ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
+def earlier_line(summary: Mapping[str, Any]) -> str | None:
+    """What became of what earlier lessons of the same ledger taught; None where there were none."""
+    from instil.report.words import plural
+
+    earlier = summary.get("earlier")
+    if not earlier:
+        return None
+    if earlier["state"] is None:
+        return "Not linked: the starting model is no state of this ledger, so no earlier lesson is asked again."
+    if not earlier["runs"]:
+        return f"Goes on from {earlier['state']}, which no lesson of this ledger had taught before."
+    kept = summary["headline"].get("earlier_retained")
+    lessons = plural(len(earlier["runs"]), "earlier lesson")
+    if kept is None:
+        return f"Goes on from {earlier['state']} ({lessons}); none of their facts is left to ask again."
+    if kept["value"] is None:
+        return f"Of the {plural(earlier['facts'], 'fact')} of {lessons} none was known before this one."
+    between = "" if kept["low"] is None else f" (95 % interval {percent(kept['low'])} to {percent(kept['high'])})"
+    share = f"{percent(kept['value'])} are still known{between}"
+    return f"Of {plural(kept['n'], 'fact')} that {lessons} taught and the model knew, {share}."
+
+
 def show_plan(terminal: Terminal, plan: Estimate) -> None:
     """What a run would take."""
     from instil.report.words import duration, scaled
@@ -77,7 +103,10 @@ def show_plan(terminal: Terminal, plan: Estimate) -> None:
         ("probes and exams", scaled(plan.exam_flops, "FLOP")),
         ("time", f"about {duration(plan.seconds)} at {scaled(plan.rate, 'FLOP/s')}"),
         ("memory", f"about {scaled(plan.memory_bytes, 'B')}: {_parts(plan.memory)}"),
-        ("disk", f"about {scaled(plan.disk_bytes, 'B')}, of which {scaled(plan.kept_bytes, 'B')} stay"),
+        (
+            "disk",
+            f"about {scaled(plan.disk_bytes, 'B')}; {scaled(plan.kept_bytes, 'B')} stay, the states kept among them",
+        ),
     ]
     terminal.show(table("The run would take", ("what", "how much"), rows), "Nothing was written.")
 

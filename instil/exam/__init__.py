@@ -13,8 +13,17 @@ from instil.exam.building import assert_not_taught, build_exam, exam_from_facts
 from instil.exam.calibration import calibration
 from instil.exam.claims import made_up
 from instil.exam.config import ExamConfig
-from instil.exam.figures import FIGURES, FURTHER_FIGURES, by_category, headline, of_one_state, tables, transition_matrix
-from instil.exam.paper import PARTS, Exam, Item
+from instil.exam.figures import (
+    EARLIER_FIGURES,
+    FIGURES,
+    FURTHER_FIGURES,
+    by_category,
+    headline,
+    of_one_state,
+    tables,
+    transition_matrix,
+)
+from instil.exam.paper import EARLIER, PARTS, Exam, Item
 from instil.exam.parts import KINDS, OwnQuestion, read_questions
 from instil.exam.sitting import Answer, ExamResult, TextScore, sit
 from instil.exam.statistics import Bootstrap, Figure, crossed, in_words, paired_difference, perplexity, share
@@ -22,6 +31,8 @@ from instil.exam.verdicts import Ruling, Verdict, counts, verdicts
 from instil.exam.writing import Forced, Writer
 
 __all__ = [
+    "EARLIER",
+    "EARLIER_FIGURES",
     "FIGURES",
     "FURTHER_FIGURES",
     "KINDS",

@@ -12,6 +12,7 @@ from instil.exam.leaks import Wordings, words
 from instil.exam.paper import (
     AS_WORDED,
     DEVELOPMENT,
+    EARLIER,
     HELD_BACK,
     HELD_BACK_REWORDED,
     PARTS,
@@ -33,6 +34,7 @@ def build_exam(
     held_back: FactSet = NO_FACTS,
     development: FactSet = NO_FACTS,
     *,
+    earlier: FactSet = NO_FACTS,
     exemplars: ExemplarSets,
     general_texts: Sequence[str] = (),
     config: ExamConfig | None = None,
@@ -53,6 +55,7 @@ def build_exam(
         target: facts to be taught; asked as worded, and in up to `config.wordings` paraphrases.
         held_back: facts never taught; the known ones show what is lost, the unknown ones what is made up.
         development: facts that a method may look at, asked as worded.
+        earlier: facts that earlier lessons of the same ledger taught, asked as worded: what this lesson loses of them.
         exemplars: from `instil.probe.draw_exemplars`.
         general_texts: for perplexity; `config.general_texts` of them are drawn.
         config: what is asked.
@@ -72,9 +75,9 @@ def build_exam(
             not as many as `probe_config` says.
     """
     config, probe_config = config or ExamConfig(), probe_config or ProbeConfig()
-    _check_roles(target, held_back, development, exemplars)
+    _check_roles(target, held_back, development, exemplars, earlier)
     _check_probe(exemplars, probe_config)
-    paper = _Paper(_taught_wordings(target, held_back, development))
+    paper = _Paper(_taught_wordings(target, held_back, development + earlier))
     for fact in target:
         paper.add(AS_WORDED, fact, 0)
     for fact in target:
@@ -87,6 +90,8 @@ def build_exam(
             paper.add_wordings(HELD_BACK_REWORDED, fact, config.first_wording, config.held_back_wordings)
     for fact in development:
         paper.add_unless_taught(DEVELOPMENT, fact, 0)
+    for fact in earlier:
+        paper.add_unless_taught(EARLIER, fact, 0)
     shared = sorted(target.subjects & held_back.subjects)
     if shared:
         paper.left_out.append(
@@ -248,10 +253,13 @@ def _taught_wordings(target: FactSet, held_back: FactSet, development: FactSet) 
     return frozenset(words(found) for fact in target for found in guard.in_text(fact.question))
 
 
-def _check_roles(target: FactSet, held_back: FactSet, development: FactSet, exemplars: ExemplarSets) -> None:
+def _check_roles(
+    target: FactSet, held_back: FactSet, development: FactSet, exemplars: ExemplarSets, earlier: FactSet
+) -> None:
     homes: dict[str, str] = {}
     shown = {exemplar.fact_id for sets in exemplars.sets.values() for chosen in sets for exemplar in chosen}
-    for role, facts in (("target", target), ("held_back", held_back), ("development", development)):
+    named = (("target", target), ("held_back", held_back), ("development", development), (EARLIER, earlier))
+    for role, facts in named:
         for fact in facts:
             if homes.setdefault(fact.id, role) != role:
                 found = f"fact {fact.id} is {homes[fact.id]} and {role}"

@@ -44,6 +44,9 @@ class ExamConfig(BaseModel):
         ge=0,
         description="exemplar sets for the probability of the model's own wrong answer; 0: nothing counts as made up",
     )
+    earlier: int = Field(
+        default=2_000, ge=0, description="facts that earlier lessons of the same ledger taught, asked again, at most"
+    )
     general_texts: int = Field(default=64, ge=0, description="texts for perplexity, at most")
     parts: tuple[FurtherPart, ...] = Field(
         default=FURTHER_PARTS,

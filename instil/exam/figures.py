@@ -13,7 +13,7 @@ from instil.exam.calibration import calibration, reliability_tables
 from instil.exam.claims import confidence_is_known, made_up
 from instil.exam.knowedit import KNOWEDIT, knowedit
 from instil.exam.pairing import Pair, clusters_of, pairs_of, share_of
-from instil.exam.paper import AS_WORDED, HELD_BACK, REWORDED, Exam
+from instil.exam.paper import AS_WORDED, EARLIER, HELD_BACK, REWORDED, Exam
 from instil.exam.sitting import ExamResult
 from instil.exam.verdicts import Ruling, Verdict, check_same_exam
 from instil.probe import Category
@@ -54,12 +54,21 @@ FURTHER_FIGURES: Final = {
 }
 """What the figures of the further parts measure; an exam has those of the parts that it asks."""
 
+EARLIER_FIGURES: Final = {
+    "earlier_retained": "facts that earlier lessons of the same ledger taught and that were known before this one: "
+    "share that is still known",
+    "accuracy_earlier_before": "facts that earlier lessons taught: mean share of right greedy answers, before",
+    "accuracy_earlier_after": "the same, after",
+    "accuracy_earlier_change": "the same, after less before, fact by fact",
+}
+"""What `headline` has besides when the exam asks for facts of earlier lessons."""
+
 
 def headline(
     exam: Exam, before: ExamResult, after: ExamResult, verdicts: Sequence[Verdict] = ()
 ) -> dict[str, st.Figure]:
-    """Every figure of `FIGURES`, and those of `FURTHER_FIGURES` that the exam asks for, with intervals; subjects are
-    resampled, for perplexity texts.
+    """Every figure of `FIGURES`, those of `FURTHER_FIGURES` that the exam asks for, and of `EARLIER_FIGURES` where it has
+    that part, with intervals; subjects are resampled, for perplexity texts.
 
     A figure that has nothing to rest on has the value None, and a reason.
 
@@ -90,6 +99,7 @@ def headline(
         **_accuracy("reworded", pairs_of(before, after, REWORDED), how, change=False),
         **_accuracy("held_back", held_back, how),
         **_perplexities(before, after, how),
+        **(_of_earlier_lessons(before, after, how) if exam.by_part[EARLIER] else {}),
         **beyond(exam, before, after),
         **calibration(exam, before, after),
         **knowedit(exam, before, after),
@@ -157,7 +167,7 @@ def by_category(exam: Exam, before: ExamResult, after: ExamResult) -> list[dict[
 
 
 def _check_verdicts(after: ExamResult, verdicts: Sequence[Verdict]) -> None:
-    last = {**after.first(AS_WORDED), **after.first(HELD_BACK)}
+    last = {**after.first(AS_WORDED), **after.first(HELD_BACK), **after.first(EARLIER)}
     for verdict in verdicts:
         answer = last.get(verdict.fact_id)
         if answer is None or answer.known != (verdict.verdict in KNOWN_NOW):
@@ -184,6 +194,16 @@ def _made_up(exam: Exam, never: Sequence[Pair], how: st.Bootstrap) -> st.Figure:
     if len(scored) < len(never) and figure.reason is None:
         figure = replace(figure, reason=f"{len(never) - len(scored)} facts left out: the answer could not be scored")
     return replace(figure, before=sum(made_up(pair[0], exam) for pair in scored) / len(scored))
+
+
+def _of_earlier_lessons(before: ExamResult, after: ExamResult, how: st.Bootstrap) -> dict[str, st.Figure]:
+    pairs = pairs_of(before, after, EARLIER)
+    known = [pair for pair in pairs if pair[0].known]
+    why = "no fact of an earlier lesson was known before this one"
+    return {
+        "earlier_retained": share_of(known, lambda pair: pair[1].known, how, why),
+        **_accuracy("earlier", pairs, how),
+    }
 
 
 def _accuracy(name: str, pairs: Sequence[Pair], how: st.Bootstrap, *, change: bool = True) -> dict[str, st.Figure]:

@@ -38,6 +38,7 @@ BARE: Final = "bare"
 BARE_REWORDED: Final = "bare_reworded"
 BARE_PORTABLE: Final = "bare_portable"
 BARE_LOCALITY: Final = "bare_locality"
+EARLIER: Final = "earlier"
 GENERAL: Final = "general"
 FLUENCY: Final = "fluency"
 
@@ -61,10 +62,12 @@ PARTS: Final[Mapping[str, Role]] = {
     BARE_REWORDED: Role.TARGET,
     BARE_PORTABLE: Role.TARGET,
     BARE_LOCALITY: Role.HELD_BACK,
+    EARLIER: Role.HELD_BACK,
 }
-"""Parts that are questions, in the order in which they are asked, with the role of their facts."""
+"""Parts that are questions, in the order in which they are asked, with the role of their facts. What earlier lessons of
+the same ledger taught is held back from this one."""
 
-FIRST_WORDINGS: Final = (AS_WORDED, HELD_BACK, DEVELOPMENT)
+FIRST_WORDINGS: Final = (AS_WORDED, HELD_BACK, DEVELOPMENT, EARLIER)
 """Parts that ask every fact in its first wording, with all exemplar sets."""
 
 OTHER_WORDINGS: Final = (REWORDED, HELD_BACK_REWORDED)

@@ -14,8 +14,8 @@ answer that most exemplar sets give. From the exam before and the exam after, in
   that nothing shows more.
 
 Held-back facts were not taught: one that is known only afterwards is "learned" (or "learned as worded") by itself, and
-never "updated", since nothing replaced its old answer. What the model makes up is no verdict but a figure
-(`instil.exam.figures`), as it is about answers to what it does not know.
+never "updated", since nothing replaced its old answer. The same holds for facts that earlier lessons taught. What the
+model makes up is no verdict but a figure (`instil.exam.figures`), as it is about answers to what it does not know.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any, Final
 from instil.answers import is_correct, normalise
 from instil.errors import InputError
 from instil.exam.abstention import is_abstention
-from instil.exam.paper import AS_WORDED, FIRST_WORDINGS, HELD_BACK, HELD_BACK_REWORDED, PARTS, REWORDED, Exam
+from instil.exam.paper import AS_WORDED, EARLIER, FIRST_WORDINGS, HELD_BACK, HELD_BACK_REWORDED, PARTS, REWORDED, Exam
 from instil.exam.sitting import Answer, ExamResult
 from instil.facts import Role
 
@@ -78,7 +78,7 @@ class Verdict:
 
 
 def verdicts(exam: Exam, before: ExamResult, after: ExamResult) -> list[Verdict]:
-    """A verdict for every target and every held-back fact, in the order of the exam.
+    """A verdict for every target fact, every held-back one and every one of an earlier lesson, in the exam's order.
 
     Raises:
         InputError: a result is not of this exam.
@@ -87,7 +87,7 @@ def verdicts(exam: Exam, before: ExamResult, after: ExamResult) -> list[Verdict]
     owners = _Owners(exam)
     return [
         _judge(exam, first, before, after, owners)
-        for part in (AS_WORDED, HELD_BACK)
+        for part in (AS_WORDED, HELD_BACK, EARLIER)
         for first in before.first(part).values()
     ]
 
@@ -147,7 +147,7 @@ def _judge(exam: Exam, first: Answer, before: ExamResult, after: ExamResult, own
         relation=question.relation,
         question=question.text,
         answer=question.answers[0],
-        role=str(PARTS[part]),
+        role=EARLIER if part == EARLIER else str(PARTS[part]),
         verdict=ruling,
         category_before=str(first.asked.category),
         category_after=str(last.asked.category),

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,15 +39,23 @@ class Problem:
         kind: "flipped", "missing", "unreadable", "foreign" or "unfinished"; the last two are harmless.
         where: path inside the ledger.
         what: in plain words.
+        runs: the runs whose rows are hit, as far as the intact half of the shard says; empty when it does not.
     """
 
     kind: str
     where: str
     what: str
+    runs: tuple[str, ...] = ()
 
     @property
     def harmless(self) -> bool:
         return self.kind in ("foreign", "unfinished")
+
+    @property
+    def table(self) -> str | None:
+        """The table that is hit; None when it is the ledger's own header, or nothing of the ledger's."""
+        first, inside, _ = self.where.partition("/")
+        return first if inside else None
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -126,7 +134,8 @@ def read_entry(ledger: Path, table: str, number: int) -> Shard:
         plain: dict[str, Any] = json.loads(raw)
         checksum = plain.pop("checksum")
         entry = Entry(**{field.name: plain.pop(field.name) for field in fields(Entry)})
-        intact = not plain and _checksum(asdict(entry)) == checksum
+        # Byte for byte: JSON that means the same would hide a flip between its marks.
+        intact = not plain and _checksum(asdict(entry)) == checksum and entry.to_bytes() == raw
     except (ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact or (entry.table, entry.number) != (table, number):
@@ -169,10 +178,29 @@ def shard_problems(ledger: Path, table: str, found: list[int]) -> Iterator[Probl
             before[number] = shard.own
             if before.get(number - 1, shard.entry.previous) != shard.entry.previous:
                 what = "it was not written after the shard that now stands before it"
-                yield Problem("flipped", shard.where, what)
+                yield Problem("flipped", shard.where, what, runs_of(ledger, table, number))
             read_rows(ledger, shard)
         except Damaged as damage:
-            yield damage.problem
+            yield replace(damage.problem, runs=runs_of(ledger, table, number))
+
+
+def runs_of(ledger: Path, table: str, number: int) -> tuple[str, ...]:
+    """The runs whose rows a damaged shard holds: by its batch's key where the entry is intact, else by its rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        key = read_entry(ledger, table, number).entry.key or ""
+    except Damaged:
+        key = ""
+    if "/" in key:
+        return (key.partition("/")[0],)
+    try:
+        file = pa.BufferReader((ledger / f"{table}/{number:08d}" / ROWS).read_bytes())
+        found = pq.ParquetFile(file).read(columns=["run_id"], use_threads=False)
+        return tuple(sorted(str(run) for run in set(found["run_id"].to_pylist())))
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return ()
 
 
 def _checksum(plain: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from instil.errors import InputError, RunFailed
-from instil.files import claim, write_json
+from instil.files import claim, fingerprint, write_text
 from instil.ledger import shards as sh
 from instil.ledger.tables import TABLES, conform, schema, to_arrow
 from instil.version import __version__
@@ -63,6 +63,13 @@ class Ledger:
 
     def __repr__(self) -> str:
         return f"Ledger({str(self.folder)!r})"
+
+    @classmethod
+    def unopened(cls, folder: str | Path) -> Ledger:
+        """A ledger whose header was not looked at, so that `verify` can tell what is wrong with it too."""
+        ledger = cls.__new__(cls)
+        ledger.folder, ledger._seen = Path(folder), {table: {} for table in TABLES}
+        return ledger
 
     def append(self, table: str, rows: Sequence[Mapping[str, Any]] | pa.Table, key: str | None = None) -> bool:
         """Append rows as one shard, all or none.
@@ -128,8 +135,16 @@ class Ledger:
 
     def verify(self) -> Verification:
         """Read everything afresh, and tell what is missing, changed, left over or does not belong here."""
-        self._check_header()
-        problems: list[sh.Problem] = list(self._strangers())
+        problems: list[sh.Problem] = []
+        try:
+            self._check_header()
+        except sh.Damaged as damage:
+            problems.append(damage.problem)
+        except InputError as fault:
+            if not (self.folder / HEADER).is_file():
+                raise
+            problems.append(sh.Problem("unreadable", HEADER, fault.what))
+        problems += self._strangers()
         rows: dict[str, int] = {}
         count = 0
         for table in TABLES:
@@ -212,6 +227,10 @@ class Ledger:
                 yield sh.Problem("unfinished", where, what)
             elif not sh.NUMBER.fullmatch(path.name):
                 yield sh.Problem("foreign", where, "does not belong to a ledger")
+            elif path.is_dir():
+                for file in sorted(path.iterdir()):
+                    if file.name not in (sh.ROWS, sh.ENTRY):
+                        yield sh.Problem("foreign", f"{where}/{file.name}", "does not belong to a ledger")
 
     def _check_header(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
@@ -219,16 +238,20 @@ class Ledger:
         header = self.folder / HEADER
         if header.exists():
             try:
-                form = json.loads(header.read_bytes())["format"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"the ledger is damaged: {HEADER} cannot be read", file=self.folder) from error
+                raw = header.read_bytes()
+                plain = json.loads(raw)
+                form = plain["format"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise sh.Damaged(sh.Problem("flipped", HEADER, f"{HEADER} cannot be read"), self.folder) from error
             self._refuse_newer(form)
+            if raw != _header(plain.get("version")):
+                raise sh.Damaged(sh.Problem("flipped", HEADER, f"{HEADER} is not as it was written"), self.folder)
         elif self.folder.is_dir() and any(not path.name.startswith(".") for path in self.folder.iterdir()):
             raise InputError("not a ledger", file=self.folder, found=f"other files and no {HEADER}")
 
     def _write_header(self) -> None:
         if not (self.folder / HEADER).exists():
-            write_json(self.folder / HEADER, {"format": FORMAT, "version": __version__})
+            write_text(self.folder / HEADER, _header(__version__).decode())
 
     def _not_newer(self, shard: sh.Shard) -> sh.Shard:
         self._refuse_newer(shard.entry.format)
@@ -242,6 +265,12 @@ class Ledger:
                 found=f"format {form}",
                 expected=f"format {FORMAT} or earlier",
             )
+
+
+def _header(version: Any) -> bytes:
+    """The content of ledger.json as the given version of Instil wrote it, with its checksum."""
+    plain = {"format": FORMAT, "version": version}
+    return (json.dumps({**plain, "checksum": fingerprint([json.dumps(plain)])}, indent=1) + "\n").encode()
 
 
 @contextmanager

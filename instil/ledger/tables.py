@@ -45,11 +45,11 @@ TABLES: Final[Mapping[str, Mapping[str, Column]]] = {
     "states": {
         "state_id": Column("text", "a state of the model"),
         "run_id": Column("text", "the run that made it"),
-        "parent_id": _may_be_empty("text", "the state it was trained from"),
-        "label": Column("text", "before, a stage's name, or after"),
+        "parent_id": _may_be_empty("text", "the state it was trained from, or returned to"),
+        "label": Column("text", "before, a stage's name, after, or undo"),
         "order": Column("whole", "its place in the run"),
         "fingerprint": _may_be_empty("text", "of the weights"),
-        "path": _may_be_empty("text", "where the weights are kept"),
+        "path": _may_be_empty("text", "where the weights are kept, seen from the ledger's folder"),
     },
     "answers": {
         "run_id": Column("text", "the run"),
@@ -103,7 +103,7 @@ TABLES: Final[Mapping[str, Mapping[str, Column]]] = {
         "relation": _may_be_empty("text", "the kind of fact"),
         "question": Column("text", "as worded"),
         "answer": Column("text", "the answer taught, or the first right one"),
-        "role": Column("text", "target or held_back"),
+        "role": Column("text", "target, held_back, or earlier (taught by an earlier lesson of this ledger)"),
         "verdict": Column("text", "one of the seven"),
         "category_before": Column("text", "mastery before"),
         "category_after": Column("text", "mastery after"),

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from instil.loop.compare_run import Comparison, compare
     from instil.loop.run import TeachResult, teach
+    from instil.loop.undoing import Undone, undo
 
-_HOME = {"Comparison": "compare_run", "TeachResult": "run", "compare": "compare_run", "teach": "run"}
+_HOME = {
+    "Comparison": "compare_run",
+    "TeachResult": "run",
+    "Undone": "undoing",
+    "compare": "compare_run",
+    "teach": "run",
+    "undo": "undoing",
+}
 
-__all__ = ["Comparison", "TeachResult", "compare", "teach"]
+__all__ = ["Comparison", "TeachResult", "Undone", "compare", "teach", "undo"]
 
 
 def __getattr__(name: str) -> Any:

@@ -236,7 +236,7 @@ def attempt(
     try:
         home.path.parent.mkdir(parents=True, exist_ok=True)
         with claimed(home, trial.inputs.plan()):
-            Run(trial.inputs, home, Ledger(home.path / "ledger"), told, command, shared).to_the_end()
+            Run(trial.inputs, home, Ledger(home.path / "ledger"), told, command, shared=shared).to_the_end()
         _clear(home, plan)
     except Exception as error:
         return {

@@ -7,11 +7,11 @@ bound for methods that stop early, and no better than the rate of the machine at
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from instil.facts import Fact, Role
+from instil.facts import Fact, FactSet, Role
 from instil.loop.footprint import Training, exam_bytes, in_use, training_of
 
 if TYPE_CHECKING:
@@ -65,16 +65,17 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(inputs: Inputs, states: int = 1) -> Estimate:
+def estimate(inputs: Inputs, states: int = 1, earlier: Sequence[Fact] = ()) -> Estimate:
     """Estimate a run from what it would read, and the rate of a matrix product measured here and now.
 
     Args:
         inputs: the checked call.
         states: states of the model that stay on disk.
+        earlier: facts of earlier lessons, which the exam asks besides the lesson's own.
     """
     from instil.loop.run import exam_of
 
-    exam, training = exam_of(inputs), training_of(inputs)
+    exam, training = exam_of(inputs, FactSet(earlier)), training_of(inputs)
     epochs = float(getattr(training.config, "epochs", 1))
     taught = sum(training.lengths) * epochs * stages_of(inputs)
     training_tokens = round(taught)
@@ -103,7 +104,7 @@ def stages_of(inputs: Inputs) -> int:
 def exam_tokens(inputs: Inputs, exam: Exam) -> int:
     """Tokens computed in one sitting: each question behind each of its exemplar sets, exemplars once, general texts."""
     prompts, config = inputs.model.prompts, inputs.exam
-    first = {"as_worded", "held_back", "development"}
+    first = {"as_worded", "held_back", "development", "earlier"}
     tokens = 0
     for item in exam.items:
         length = len(prompts.question_ids(item.question.text)) + len(prompts.answer_ids(item.question.answers[0]))

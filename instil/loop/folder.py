@@ -45,6 +45,11 @@ class RunFolder:
         """What trackers of the Trainer write, where some were asked for."""
         return self.path / "tracking"
 
+    @property
+    def states(self) -> Path:
+        """States of the model besides the taught one, where they are kept."""
+        return self.path / "states"
+
     def mastery(self, when: str) -> Path:
         return self.path / when / "mastery.parquet"
 
@@ -111,7 +116,7 @@ def claimed(folder: RunFolder, plan: Mapping[str, Any]) -> Iterator[None]:
     except InputError:
         for entry in (folder.path / name for name in ("config.yaml", "exam.jsonl", "summary.json")):
             entry.unlink(missing_ok=True)
-        for name in ("work", "before", "after", "ledger", "model", "tracking"):
+        for name in ("work", "before", "after", "ledger", "model", "states", "tracking"):
             shutil.rmtree(folder.path / name, ignore_errors=True)
         if not had_folder:
             shutil.rmtree(folder.path, ignore_errors=True)

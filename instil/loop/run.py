@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,13 @@ from instil import exam as exams
 from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
 from instil.files import fingerprint, write_json
-from instil.ledger import Ledger
+from instil.ledger import Ledger, seen_from
 from instil.lesson import Lesson, Roles, Tell
 from instil.loop import frames
+from instil.loop.earlier import Earlier, earlier_lessons, exemplars_for
 from instil.loop.folder import RunFolder, claimed, refuse_foreign
 from instil.loop.inputs import Inputs, read_inputs, too_long
+from instil.loop.states import AFTER, KeptStates, check_keep, kept_in_words, states_kept
 from instil.loop.summary import set_up, summarise
 from instil.probe import MasteryMap
 
@@ -110,6 +112,7 @@ def teach(
     preset: str | None = None,
     progress: Tell | None = None,
     dry_run: bool = False,
+    keep_states: str = AFTER,
     command: str | None = None,
 ) -> TeachResult | Estimate:
     """Teach facts or documents by one method, and examine the model before and after.
@@ -122,7 +125,8 @@ def teach(
         documents: texts to be taught. Those about held-back facts are left out, and listed.
         config: settings of the method, with optional sections `probe` and `exam`; a mapping or a YAML file.
         budget: compute that teaching may spend, in floating-point operations ("3 PFLOP").
-        ledger: the folder of the durable record; `out/ledger` unless an earlier lesson's goes on.
+        ledger: the folder of the durable record; `out/ledger` unless an earlier lesson's goes on. When the model is a
+            state of it, what the lessons that led there taught is asked again, before and after.
         resume: go on with an unfinished run in `out`; a finished one is returned as it is.
         seed: of every draw: roles, exemplars, order of training.
         roles: facts by role, where they do not come from `facts`.
@@ -132,12 +136,15 @@ def teach(
         preset: fill up settings that are not given, by the model's size: "0.6b", …, or "auto".
         progress: is told (what, done, total or None).
         dry_run: change nothing, and return the estimated time, memory and disk.
+        keep_states: which states of the model stay on disk: "after" (the taught model, in `out/model`), "stages" (the
+            model after each stage as well, in `out/states`) or "all" (the starting model as well).
         command: the command line that asked for the run, for the record.
 
     Raises:
         InputError: the input or the options are wrong; nothing is left behind.
         RunFailed: the run ended for another reason; `resume=True` goes on with it.
     """
+    check_keep(keep_states)
     folder, tell = RunFolder(Path(out)), progress or (lambda what, done, total: None)
     refuse_foreign(folder, resume=resume)
     tell("reading the model and the facts", 0, None)
@@ -162,11 +169,13 @@ def teach(
     if dry_run:
         from instil.loop.estimate import estimate
 
-        return estimate(inputs)
+        again = earlier_lessons(Ledger(ledger), inputs, "").facts if ledger is not None else NO_FACTS
+        return estimate(inputs, states_kept(inputs, keep_states), again)
     record = Path(ledger) if ledger is not None else folder.path / "ledger"
     with claimed(folder, inputs.plan()):
         if not folder.summary.exists():
-            Run(inputs, folder, Ledger(record), tell, command).to_the_end()
+            tell(kept_in_words(inputs, keep_states), 0, None)
+            Run(inputs, folder, Ledger(record), tell, command, keep_states).to_the_end()
         shutil.rmtree(folder.work, ignore_errors=True)
         return TeachResult(folder.path, json.loads(folder.summary.read_text(encoding="utf-8")))
 
@@ -194,11 +203,13 @@ class Run:
         ledger: Ledger,
         tell: Tell,
         command: str | None = None,
+        keep_states: str = AFTER,
         shared: SharedExam | None = None,
     ) -> None:
         from instil.training import Budget, Meter
 
         self.command, self.shared = command, shared
+        self.states = KeptStates(folder.states, keep_states)
         self.inputs, self.folder, self.ledger, self.tell = inputs, folder, ledger, tell
         self.run_id = f"{inputs.method.name}-{fingerprint([json.dumps(inputs.plan(), sort_keys=True)])[:8]}"
         self.meter, self.exam_meter = Meter(), Meter()
@@ -217,13 +228,15 @@ class Run:
     def teach_between_exams(self, exam: exams.Exam) -> None:
         left_out = [{"what": what, "reason": reason} for what, reason in (*self.inputs.left_out, *exam.left_out)]
         self.record("left_out", left_out, "left-out")
-        self.record_state("before", None, 0, self.inputs.model.fingerprint)
+        kept = self.states.before(self.inputs.model)
+        self.record_state("before", self.earlier.state, 0, self.inputs.model.fingerprint, kept)
         before = self.sit(exam, self.inputs.model, "before")
 
         lesson = self.lesson(exam)
         self.inputs.method.teach(lesson, self.inputs.settings)
         taught = self.saved(lesson)
-        self.record_state("after", lesson.stages[-1], len(lesson.stages) + 1, taught.fingerprint)
+        last = f"{self.run_id}:{lesson.stages[-1]}"
+        self.record_state("after", last, len(lesson.stages) + 1, taught.fingerprint, self.folder.model)
 
         after = self.sit(exam, taught, "after", start=before)
         verdicts = exams.verdicts(exam, before, after)
@@ -235,13 +248,24 @@ class Run:
 
     # ------------------------------------------------------------------ steps
 
+    @cached_property
+    def earlier(self) -> Earlier:
+        """What the ledger knows of the starting model."""
+        return earlier_lessons(self.ledger, self.inputs, self.run_id)
+
     def frozen_exam(self) -> exams.Exam:
         """The exam as it was frozen before anything was taught: read back when the run is resumed."""
         if self.folder.exam.exists():
             return exams.Exam.read(self.folder.exam)
-        exam = self.shared.exam if self.shared else exam_of(self.inputs)
+        exam = self.shared.exam if self.shared else self._new_exam()
         exam.write(self.folder.exam)
         return exam
+
+    def _new_exam(self) -> exams.Exam:
+        exam, given = exam_of(self.inputs, self.earlier.facts), self.inputs.exemplars.warnings
+        short = [line for line in exam.exemplars.warnings if line not in given]
+        notes = ((line, "drawing exemplars for facts of earlier lessons") for line in short)
+        return replace(exam, left_out=(*exam.left_out, *self.earlier.left_out, *notes))
 
     def sit(
         self, exam: exams.Exam, model: LanguageModel, when: str, start: exams.ExamResult | None = None
@@ -304,6 +328,7 @@ class Run:
             tell=self.tell,
             tracking=self.folder.tracking,
             guard=lambda texts: exams.assert_not_taught(exam, texts),
+            keep=self.keep_stage,
         )
 
     def saved(self, lesson: Lesson) -> LanguageModel:
@@ -335,14 +360,18 @@ class Run:
             own = [{"run_id": self.run_id, **row} for row in rows]
             self.ledger.append(table, own, key=f"{self.run_id}/{key}")
 
-    def record_state(self, label: str, parent: str | None, order: int, mark: str) -> None:
+    def keep_stage(self, label: str, order: int, model: LanguageModel) -> str | None:
+        kept = self.states.stage(label, order, model)
+        return None if kept is None else seen_from(self.ledger.folder, kept)
+
+    def record_state(self, label: str, parent: str | None, order: int, mark: str, path: Path | None) -> None:
         row = {
             "state_id": f"{self.run_id}:{label}",
-            "parent_id": None if parent is None else f"{self.run_id}:{parent}",
+            "parent_id": parent,
             "label": label,
             "order": order,
             "fingerprint": mark,
-            "path": str(self.folder.model) if label == "after" else None,
+            "path": None if path is None else seen_from(self.ledger.folder, path),
         }
         self.record("states", [row], f"state-{label}")
 
@@ -376,13 +405,17 @@ class Run:
         return str(json.loads(mark.read_text()))
 
 
-def exam_of(inputs: Inputs) -> exams.Exam:
-    """The exam that a call asks for."""
+NO_FACTS = FactSet(())
+
+
+def exam_of(inputs: Inputs, earlier: FactSet = NO_FACTS) -> exams.Exam:
+    """The exam that a call asks for, with facts that earlier lessons taught."""
     return exams.build_exam(
         target=inputs.roles[Role.TARGET],
         held_back=inputs.roles[Role.HELD_BACK],
         development=inputs.roles[Role.DEVELOPMENT],
-        exemplars=inputs.exemplars,
+        earlier=earlier,
+        exemplars=exemplars_for(inputs, earlier),
         general_texts=inputs.general,
         config=inputs.exam,
         probe_config=inputs.probe,

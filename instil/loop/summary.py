@@ -41,6 +41,7 @@ def set_up(run: Run, exam: Exam) -> dict[str, Any]:
             "source": inputs.model.source,
             "hub_id": hub_id(inputs.model.source),
             "fingerprint": inputs.model.fingerprint,
+            "style": inputs.model.style.value,
             "parameters": sum(weight.numel() for weight in inputs.model.model.parameters()),
             "dtype": str(inputs.model.dtype).removeprefix("torch."),
             "device": str(inputs.model.device),
@@ -52,6 +53,7 @@ def set_up(run: Run, exam: Exam) -> dict[str, Any]:
             "facts": {role.value: len(facts) for role, facts in inputs.roles.items()},
             "documents": len(inputs.documents),
         },
+        "earlier": _earlier(run, exam),
         "left_out": [{"what": what, "reason": reason} for what, reason in (*inputs.left_out, *exam.left_out)],
         "hardware": hardware(),
         "commit": commit(),
@@ -79,7 +81,8 @@ def summarise(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "headline": {name: figure.to_dict() for name, figure in figures.items()},
         "transition": exams.transition_matrix(exam, before, after),
-        "verdicts": dict(Counter(str(verdict.verdict) for verdict in verdicts)),
+        "verdicts": dict(Counter(str(verdict.verdict) for verdict in verdicts if verdict.role != exams.EARLIER)),
+        "earlier": known["earlier"] and {**known["earlier"], "verdicts": exams.counts(list(verdicts), exams.EARLIER)},
         "by_category": exams.by_category(exam, before, after),
         **exams.tables(exam, before, after),
         **harness_figures(run),
@@ -96,3 +99,10 @@ def harness_figures(run: Run) -> dict[str, Any]:
     found = figures_of(before, after, run.inputs.exam.level)
     told = {task: {name: one.to_dict() for name, one in row.items()} for task, row in found.items()}
     return {"lm_eval": told}
+def _earlier(run: Run, exam: Exam) -> dict[str, Any] | None:
+    """The state of the ledger that the lesson goes on from, and how many facts of earlier lessons it asks again; None
+    when the ledger holds no other run."""
+    earlier = run.earlier
+    if not earlier.others:
+        return None
+    return {"state": earlier.state, "runs": list(earlier.runs), "facts": len(exam.part(exams.EARLIER))}

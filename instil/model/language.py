@@ -125,6 +125,7 @@ def _identity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, style:
     import torch
 
     config = {key: value for key, value in model.config.to_dict().items() if key not in _VOLATILE}
+    config["architectures"] = config.get("architectures") or [type(model).__name__]  # as a save writes it
     yield json.dumps(config, sort_keys=True, default=str)
     yield tokenizer_identity(tokenizer)
     yield str(style)

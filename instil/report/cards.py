@@ -22,6 +22,7 @@ _CARDS = (
     _Card("acquired", "New facts learned", "facts it did not know and was taught: known now, as they were worded"),
     _Card("acquired_reworded", "Learned in other words", "the same facts, known in most wordings never trained on"),
     _Card("retained", "Old knowledge kept", "facts it knew and was not taught: still known"),
+    _Card("earlier_retained", "Earlier lessons kept", "facts that earlier lessons taught and it knew: still known"),
     _Card("made_up", "Made up", "facts never taught nor known: answered wrongly, with confidence"),
     _Card("accuracy_target", "Right on taught facts", "right answers over all prompts; known before or not"),
     _Card("perplexity", "Perplexity of general text", "lower is better; text about other things", "text", False),

@@ -29,6 +29,7 @@ ROLE_WORDS = {
     "known": "Replayed",
     "practice": "Practice",
     "exemplar": "Exemplar",
+    "earlier": "Earlier lessons",
 }
 VERDICTS = ("learned", "learned as worded", "updated", "kept", "still unknown", "forgotten", "corrupted")
 VERDICT_MEANING = {
@@ -285,7 +286,7 @@ def seeds(number_of: int) -> str:
     return f"The intervals cover the choice of facts and {count(number_of)} seeds."
 
 
-_SCALE_ROLES = (("target", "taught"), ("held_back", "held back"))
+_SCALE_ROLES = (("target", "taught"), ("held_back", "held back"), ("earlier", "of earlier lessons"))
 
 
 def visible_lines(text: str) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from instil.cli.commanding import command
+from instil.cli.commanding import command, flag
 from instil.cli.terminal import Terminal, table
-from instil.errors import InputError, RunFailed
+from instil.errors import RunFailed
 
 if TYPE_CHECKING:
-    from instil.ledger import Ledger
+    from instil.ledger import Difference, Found, Ledger, Problem
 
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="A ledger, or the folder of a run that has one.", show_default=False)
@@ -20,9 +23,12 @@ Folder = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(rich_markup_mode="rich", help="Read and verify the record of runs.")
+    group = typer.Typer(rich_markup_mode="rich", help="Read, ask, compare and verify the record of runs.")
     app.add_typer(group, name="ledger")
     command(group, "show", example="instil ledger show runs/demo")(show)
+    query_example = 'instil ledger query runs/demo "SELECT verdict, count(*) AS facts FROM verdicts GROUP BY verdict"'
+    command(group, "query", example=query_example)(query)
+    command(group, "diff", example="instil ledger diff runs/demo")(diff)
     command(group, "verify", example="instil ledger verify runs/demo")(verify)
 
 
@@ -46,8 +52,8 @@ def show(
         table("Runs", [name.replace("_", " ") for name in columns], [[run[name] for name in columns] for run in runs]),
         table(
             "Model states",
-            ("run", "state", "parent", "fingerprint"),
-            [[row["run_id"], row["label"], row["parent_id"], row["fingerprint"]] for row in states],
+            ("run", "state", "parent", "fingerprint", "kept in"),
+            [[row[name] for name in ("run_id", "label", "parent_id", "fingerprint", "path")] for row in states],
         ),
         table("Tables", ("table", "rows"), list(tables.items())),
     )
@@ -64,28 +70,125 @@ def show_table(terminal: Terminal, ledger: Ledger, name: str, limit: int) -> Non
         )
 
 
+def query(
+    terminal: Terminal,
+    folder: Folder,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT, as DuckDB takes it.", show_default=False)],
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Rows to print at most; --csv and --json print all.")
+    ] = 100,
+    as_csv: Annotated[bool, flag("--csv", help="Print CSV instead of a table.")] = False,
+) -> None:
+    """Ask the ledger's tables in SQL; `latest_runs` has one row a run. Nothing can be changed, nor anything else read.
+
+    The tables and their columns are in docs/ledger.md.
+    """
+    from instil.ledger import query as ask
+
+    found = ask(open_ledger(folder), sql)
+    terminal.result(found.to_dict())
+    if as_csv:
+        terminal.show(_csv(found).rstrip("\n"))
+        return
+    terminal.show(table(None, found.columns, [[_cell(value) for value in row] for row in found.rows[:limit]]))
+    if len(found.rows) > limit:
+        terminal.show(f"and {len(found.rows) - limit:,} more rows")
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def _csv(found: Found) -> str:
+    written = io.StringIO()
+    lines = csv.writer(written, lineterminator="\n")
+    lines.writerow(found.columns)
+    lines.writerows([_cell(value) for value in row] for row in found.rows)
+    return written.getvalue()
+
+
+def diff(
+    terminal: Terminal,
+    folder: Folder,
+    a: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN_A", help="A run, or a state of one (RUN:before); the last run when left out."),
+    ] = None,
+    b: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN_B", help="What to compare it with; without it, RUN_A before and after."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Facts to print at most; --json prints all.")] = 20,
+) -> None:
+    """What changed between two runs or two states of the model, fact by fact.
+
+    A run stands for the state that sat its last exam. Compared are the facts that both were asked, as first worded.
+    """
+    from instil.ledger import diff as compare
+
+    seen = compare(open_ledger(folder), a, b)
+    terminal.result(seen.to_dict())
+    counted = ", ".join(f"{count:,} {change}" for change, count in seen.counts.items())
+    terminal.show(f"{seen.a} → {seen.b}: {counted}")
+    if seen.changed:
+        rows = [
+            (fact.change, fact.question, _first(fact.answers), fact.answer_a, fact.answer_b, _verdicts(fact))
+            for fact in seen.changed[:limit]
+        ]
+        terminal.show(table(None, ("change", "question", "right", "said", "says", "verdict"), rows))
+    if len(seen.changed) > limit:
+        terminal.show(f"and {len(seen.changed) - limit:,} more, with --limit or --json")
+    for only, state in ((seen.only_a, seen.a), (seen.only_b, seen.b)):
+        if only:
+            terminal.show(f"{len(only):,} facts were asked of {state} only")
+
+
+def _first(answers: tuple[str, ...]) -> str | None:
+    return answers[0] if answers else None
+
+
+def _verdicts(fact: Difference) -> str | None:
+    told = [verdict for verdict in (fact.verdict_a, fact.verdict_b) if verdict is not None]
+    return " → ".join(told) or None
+
+
 def verify(terminal: Terminal, folder: Folder) -> None:
-    """Read everything afresh and tell what is missing, changed or left over; exit 1 when rows are lost."""
-    ledger = open_ledger(folder)
+    """Read everything afresh; tell what is missing, changed or left over, and whose rows are hit (then exit 1)."""
+    from instil.ledger import Ledger, ledger_folder
+
+    ledger = Ledger.unopened(ledger_folder(folder))
     seen = ledger.verify()
-    problems = [{"kind": str(p.kind), "place": str(p.where), "what": str(p.what)} for p in seen.problems]
+    problems = [
+        {
+            "kind": problem.kind,
+            "place": problem.where,
+            "table": problem.table,
+            "runs": list(problem.runs),
+            "what": problem.what,
+        }
+        for problem in seen.problems
+    ]
     terminal.result({"ok": seen.ok, "shards": seen.shards, "rows": dict(seen.rows), "problems": problems})
-    for problem in problems:
-        terminal.show(f"{problem['kind']}: {problem['place']}: {problem['what']}")
+    for problem in seen.problems:
+        terminal.show(f"{problem.kind}: {problem.where}: {problem.what}{_whose(problem)}")
     if not seen.ok:
-        raise RunFailed(f"the ledger {ledger.folder} is damaged: {len(problems)} problems")
+        lost = sum(not problem.harmless for problem in seen.problems)
+        raise RunFailed(f"the ledger {ledger.folder} is damaged: {lost} problems")
     terminal.show(f"{sum(seen.rows.values()):,} rows in {seen.shards:,} shards are as they were written")
 
 
+def _whose(problem: Problem) -> str:
+    if problem.harmless or problem.table is None:
+        return ""
+    return f" (table {problem.table}, run {' and '.join(problem.runs) or 'not known'})"
+
+
 def open_ledger(folder: Path) -> Ledger:
-    """The ledger in this folder, or in its `ledger/`.
+    """The ledger in this folder, in its `ledger/`, or that its run went on with.
 
     Raises:
         InputError: there is none.
     """
-    from instil.ledger import Ledger
+    from instil.ledger import open_ledger as find
 
-    for place in (folder / "ledger", folder):
-        if (place / "ledger.json").is_file():
-            return Ledger(place)
-    raise InputError("there is no ledger here", file=folder, expected="a folder that `instil teach` wrote")
+    return find(folder)

@@ -88,6 +88,12 @@ def teach(
         list[str] | None,
         typer.Option("--report-to", metavar="NAME", help="tensorboard, wandb or trackio; may be repeated."),
     ] = None,
+    keep_states: Annotated[
+        str,
+        typer.Option(
+            "--keep-states", metavar="NAME", help="States to keep on disk: after, stages or all; see `instil undo`."
+        ),
+    ] = "after",
     layout: Layout = None,
     templates: Templates = None,
     skip_invalid: SkipInvalid = False,
@@ -138,6 +144,7 @@ def teach(
             preset=preset,
             progress=progress,
             dry_run=dry_run,
+            keep_states=keep_states,
             command=command_line(),
         )
     if isinstance(taught, TeachResult):

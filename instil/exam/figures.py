@@ -67,8 +67,8 @@ EARLIER_FIGURES: Final = {
 def headline(
     exam: Exam, before: ExamResult, after: ExamResult, verdicts: Sequence[Verdict] = ()
 ) -> dict[str, st.Figure]:
-    """Every figure of `FIGURES`, those of `FURTHER_FIGURES` that the exam asks for, and of `EARLIER_FIGURES` where it has
-    that part, with intervals; subjects are resampled, for perplexity texts.
+    """Every figure of `FIGURES`, those of `FURTHER_FIGURES` that the exam asks for, and of `EARLIER_FIGURES` where it
+    has that part, with intervals; subjects are resampled, for perplexity texts.
 
     A figure that has nothing to rest on has the value None, and a reason.
 

@@ -99,6 +99,8 @@ def harness_figures(run: Run) -> dict[str, Any]:
     found = figures_of(before, after, run.inputs.exam.level)
     told = {task: {name: one.to_dict() for name, one in row.items()} for task, row in found.items()}
     return {"lm_eval": told}
+
+
 def _earlier(run: Run, exam: Exam) -> dict[str, Any] | None:
     """The state of the ledger that the lesson goes on from, and how many facts of earlier lessons it asks again; None
     when the ledger holds no other run."""

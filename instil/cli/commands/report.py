@@ -21,7 +21,7 @@ def report(
         Path, typer.Argument(metavar="DIR", help="The folder of a run or a comparison.", show_default=False)
     ],
 ) -> None:
-    """Rebuild `report.html`, `report.json` and the model's card from the ledger, or a comparison's page; needs no model."""
+    """Rebuild `report.html`, `report.json` and the model's card from the ledger, or the page of a comparison."""
     from instil.report import report as build
     from instil.report.comparison import build_comparison_report, is_comparison
 

@@ -196,11 +196,11 @@ def test_one_state_has_figures_by_itself() -> None:
 
 
 def test_entropy_of_words_by_hand() -> None:
-    assert entropy("one two three four") == pytest.approx(2 / 3 * math.log2(3) + 1 / 3 * 1)
+    assert entropy("one two three four") == pytest.approx(1 / 3 * math.log2(3) + 2 / 3 * 1)
     assert entropy("so so so so") == 0 == entropy("") == entropy("word")
     # bigrams ab, ba, ab: entropy of (2/3, 1/3); trigrams aba, bab: 1 bit
     two = -(2 / 3 * math.log2(2 / 3) + 1 / 3 * math.log2(1 / 3))
-    assert entropy("a b a b") == pytest.approx(2 / 3 * two + 1 / 3)
+    assert entropy("a b a b") == pytest.approx(1 / 3 * two + 2 / 3)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

@@ -10,9 +10,9 @@ tells the model the beginning and the length of the right answer, so it flatters
 Here no worked question stands before the question, as in KnowEdit. Two things differ from EasyEdit: questions are
 asked in the layout "Q: … A:", and portability has what can be made from the facts (reversed, two hops), no aliases.
 
-Fluency is the weighted mean of the entropies of the words' bigrams (2/3) and trigrams (1/3), in bits, of text that the
-model writes about taught subjects (ROME, Meng et al. 2022, arXiv 2202.05262, "generation entropy"); words are what
-white space parts. It is not a share, and says something only beside its value before teaching. KnowEdit's texts are
+Fluency is the weighted mean of the entropies of the words' bigrams (1/3) and trigrams (2/3), in bits, of text that the
+model writes about taught subjects (ROME, Meng et al. 2022, arXiv 2202.05262, "generation entropy"; the weights are
+those of its evaluation, which EasyEdit took over); words are what white space parts. It is not a share, and says something only beside its value before teaching. KnowEdit's texts are
 longer, so its values are higher.
 """
 
@@ -73,13 +73,13 @@ def knowedit(exam: Exam, before: ExamResult, after: ExamResult) -> dict[str, st.
 
 
 def entropy(text: str) -> float:
-    """Weighted mean of the entropies of bigrams (2/3) and trigrams (1/3) of the words of a text, in bits.
+    """Weighted mean of the entropies of bigrams (1/3) and trigrams (2/3) of the words of a text, in bits.
 
     >>> entropy("one two three four"), entropy("so so so so so")
-    (1.3899750004807707, 0.0)
+    (1.1949875002403854, 0.0)
     """
     words = text.split()
-    return 2 / 3 * _entropy(words, 2) + 1 / 3 * _entropy(words, 3)
+    return 1 / 3 * _entropy(words, 2) + 2 / 3 * _entropy(words, 3)
 
 
 # -------------------------------------------------------------------- private

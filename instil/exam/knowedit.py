@@ -12,8 +12,8 @@ asked in the layout "Q: … A:", and portability has what can be made from the f
 
 Fluency is the weighted mean of the entropies of the words' bigrams (1/3) and trigrams (2/3), in bits, of text that the
 model writes about taught subjects (ROME, Meng et al. 2022, arXiv 2202.05262, "generation entropy"; the weights are
-those of its evaluation, which EasyEdit took over); words are what white space parts. It is not a share, and says something only beside its value before teaching. KnowEdit's texts are
-longer, so its values are higher.
+those of its evaluation, which EasyEdit took over); words are what white space parts. It is not a share, and says
+something only beside its value before teaching. KnowEdit's texts are longer, so its values are higher.
 """
 
 from __future__ import annotations

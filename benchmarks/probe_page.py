@@ -111,7 +111,7 @@ def requests_of(results: Results) -> Iterable[tuple[str, str, Mapping[str, Any]]
         for name, one in (part.get("settings") or {part["part"]: part}).items():
             for key in ("requests", "requests_more", "requests_sampled"):
                 if key in one:
-                    suffix = {"requests": "", "requests_more": ", more facts", "requests_sampled": ", sampled engine"}[
+                    suffix = {"requests": "", "requests_more": ", all facts", "requests_sampled": ", sampled engine"}[
                         key
                     ]
                     yield name + suffix, part["model"], one[key]
@@ -241,9 +241,9 @@ def sources(results: Results) -> str:
 METHOD = """- **Ours** is timed from the questions' text to the finished answers: tokenising, choosing the runner,
   prefixes, scoring, and decoding where it says so. Loading the model is not part of it, for anyone.
 - **`generate`** answers each prompt once greedily and 16 times at T = 0.5, top-k 40, left padded, prompts of like
-  length together, every stop token given as an end token. The bar is held against ours on the same facts.
-  The rate of `generate` does not depend on their number; ours rises with it, since facts share prefixes: that is shown
-  beside it.
+  length together, every stop token given as an end token. Its rate does not depend on the number of facts, and all of
+  them would take it hours: it answers some of each relation, we answer all. Ours rises with their number, since facts
+  share prefixes; what it is on the few that `generate` answers is shown beside it.
 - **lm-eval** scores every listed answer with one stop token behind it; the ids are handed over ready, so its tokenising
   is not charged. Ours also scores the answer with a full stop and every other stop token.
 - **A plain forward pass** computes as many tokens in dense rows of the lengths that we compute: each prefix once, with

@@ -25,7 +25,7 @@ demo: $(READY)  ## the whole loop on the embedded model, a few minutes
 	$(BIN)/instil demo
 
 test: $(READY)  ## every test but the slow ones, under 10 minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(READY)  ## faults, browser, two ranks, notebook, under 40 minutes
 	$(BIN)/python -m pytest -m slow --timeout=1800

@@ -13,6 +13,10 @@ from tests.network import refuse_network
 
 refuse_network()
 
+# Two processes that each take all cores slow one another down many times over.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 # The same examples every time, and no limit on the time of one: a loaded machine must not fail a test.
 settings.register_profile("instil", deadline=None, derandomize=True)
 settings.load_profile("instil")

@@ -69,6 +69,7 @@ def test_folder_holds_what_was_promised(compared: Comparison) -> None:
                 "before",
                 "after",
                 "report.html",
+                "report.json",
                 "summary.json",
                 "config.yaml",
                 "exam.jsonl",

@@ -14,6 +14,7 @@ import instil
 from instil.cli import main
 from instil.errors import InputError
 from instil.exam import Exam, assert_not_taught
+from instil.exam.paper import FIRST_WORDINGS
 from instil.facts import Corpus, Document, Fact, FactSet, Role
 from instil.files import fingerprint_file
 from instil.ledger import Ledger, diff
@@ -113,7 +114,8 @@ def test_what_the_first_lesson_taught_is_asked_again(lessons: Lessons) -> None:
     assert set(asked) == set(taught_by(lessons, lessons.first)) - {TWICE.question, HELD.question}
     answers = {fact.question: fact.answers for fact in FIRST}
     assert all(question.answers == answers[text] for text, question in asked.items())
-    assert len({item.question.fact_id for item in exam.items}) == len({item.question.text for item in exam.items})
+    first = [item.question for item in exam.items if item.part in FIRST_WORDINGS]
+    assert len({question.fact_id for question in first}) == len({question.text for question in first})
     assert Exam.read(lessons.second.out / "exam.jsonl").fingerprint == exam.fingerprint
 
 
@@ -202,7 +204,9 @@ def test_the_base_itself_is_a_state_that_nothing_was_taught_before(lessons: Less
 def test_a_lesson_does_not_go_on_from_itself(lessons: Lessons) -> None:
     own = lessons.first.summary["run_id"]
     inputs = inputs_of(lessons.base, FIRST)
-    assert earlier_lessons(lessons.ledger, inputs, own).state is None
+    alone = Ledger(lessons.base.parent / "alone" / "ledger")
+    assert earlier_lessons(alone, inputs, own).state is None
+    assert earlier_lessons(alone, inputs, "another").state == f"{own}:before"
     assert earlier_lessons(Ledger(lessons.base.parent / "none yet"), inputs, own).others == 0
 
 
@@ -350,7 +354,7 @@ def test_the_size_of_what_is_kept_is_said_before(
         assert not isinstance(plan, TeachResult)
         kept.append(plan.kept_bytes)
     assert kept[0] > weights
-    assert [more - kept[0] for more in kept] == pytest.approx([0, weights, 2 * weights], rel=0.05)
+    assert [more - kept[0] for more in kept] == pytest.approx([0, weights, 2 * weights], rel=0.2)
     asked = {"model": lessons.second.out / "model", "facts": lesson(400), "method": "sft", "config": CONFIG, "out": out}
     apart, linked = (teach(**asked, dry_run=True, ledger=ledger) for ledger in (None, lessons.ledger.folder))
     assert linked.exam_flops > apart.exam_flops, "what earlier lessons taught is asked besides"

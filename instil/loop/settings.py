@@ -141,7 +141,7 @@ def checked(
         return model.model_validate(dict(values))
     except ValidationError as error:
         faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        raise wrong_setting(faults[0], model, section, what) from None
+        raise wrong_setting(faults[0], model, values, section, what) from None
 
 
 def settings_schema(method: Method) -> dict[str, Any]:
@@ -162,19 +162,31 @@ def settings_schema(method: Method) -> dict[str, Any]:
 
 
 def wrong_setting(
-    fault: Any, model: type[BaseModel], section: str = "", what: str = "a setting is wrong"
+    fault: Any, model: type[BaseModel], values: Mapping[str, Any], section: str = "", what: str = "a setting is wrong"
 ) -> InputError:
     """One of pydantic's faults as the error that people read."""
     unknown = fault["type"] == "extra_forbidden"
-    place = [
-        step for step in fault["loc"] if isinstance(step, int) or not str(step).startswith(("function-", "tagged-"))
-    ]
+    place = _place(fault["loc"], values)
     return InputError(
         "there is no such setting" if unknown else what,
         field=".".join([*([section] if section else []), *(str(step) for step in place)]) or section or "config",
         found=repr(fault["input"])[:80],
         expected=_known(model, place[:-1], str(place[-1])) if unknown else fault["msg"],
     )
+
+
+def _place(loc: Sequence[str | int], values: Any) -> list[str | int]:
+    """Where a fault is, in the words of the one who wrote the values: without the names of members of a union."""
+    place: list[str | int] = []
+    for number, step in enumerate(loc, start=1):
+        group = isinstance(values, Mapping)
+        member = group and step not in values and number < len(loc)
+        if isinstance(step, str) and (member or step.startswith("function-")):
+            continue
+        place.append(step)
+        inside = group and step in values or (isinstance(values, list | tuple) and isinstance(step, int))
+        values = values[step] if inside else None
+    return place
 
 
 def _known(model: type[BaseModel], group: Sequence[Any], name: str) -> str:

@@ -3,6 +3,7 @@
     python -m benchmarks.probe                          everything, about 40 minutes on 2 cores
     python -m benchmarks.probe --quick                  a tiny model and few facts, to see that it works
     python -m benchmarks.probe --only forward --only matmul --models 60m
+    python -m benchmarks.probe --add                    only what the JSON does not hold yet, after an interruption
     python -m benchmarks.probe --profile --models 60m   where our time goes
     python -m benchmarks.probe --page                   docs/results/probe-speed.md from the JSON
 
@@ -329,14 +330,22 @@ def measure(arguments: argparse.Namespace, tell: Tell) -> dict[str, Any]:
         "models": {},
         "parts": [],
     }
+    if arguments.add and arguments.out.exists():
+        held = json.loads(arguments.out.read_text(encoding="utf-8"))
+        result = {**held, "finished": None}
+        done = {part["model"] for part in held["parts"]}
+        result["models"] = {name: about for name, about in held["models"].items() if name in done}
     for bench in benches(arguments, tell):
         result["models"][bench.name] = {**about_model(bench.lm), "source": source_of(bench.name)}
+        there = {part["part"] for part in result["parts"] if part["model"] == bench.name}
         for name in arguments.only or PARTS:
+            if name in there:
+                continue
             tell(f"{bench.name}: {name}")
             with watched_load() as load:
                 part = PARTS[name](bench)
-            plan = asdict(bench.plan)
-            result["parts"].append({"part": name, "model": bench.name, **part, "plan": plan, "load": load.to_dict()})
+            about = {"plan": asdict(bench.plan), "load": load.to_dict(), "commit": commit()}
+            result["parts"].append({"part": name, "model": bench.name, **part, **about})
             if load.others is not None and load.others > BUSY:
                 result["warnings"].append(f"{bench.name}, {name}: other work kept {load.others:.2f} cores busy")
             for row in part["ratios"]:
@@ -418,6 +427,7 @@ def parsed(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--each", type=int, help="facts of each relation in the larger sets")
     parser.add_argument("--work", type=Path, help="keep the models made here in this folder")
     parser.add_argument("--page", action="store_true", help="write docs/results/probe-speed.md from the JSON, and stop")
+    parser.add_argument("--add", action="store_true", help="keep the parts that the JSON holds, and measure the others")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args(given)
     arguments.models = arguments.models or (["tiny"] if arguments.quick else ["60m", "embedded"])

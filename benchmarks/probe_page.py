@@ -163,11 +163,13 @@ def tried(peer: Mapping[str, Any], name: str) -> str:
 
 def machine(results: Results) -> str:
     hardware, versions = results["hardware"], results["versions"]
+    made = dict.fromkeys(part.get("commit") or results["commit"] for part in results["parts"])
+    commits = " and ".join(f"`{commit}`" for commit in made)
     return (
         f"{hardware['processor']}, {hardware['cores']} cores, {hardware['threads']} threads, "
         f"{hardware['memory_gib']} GiB{''.join(f', {name}' for name in hardware['accelerators'])}; "
         + ", ".join(f"{name} {found}" for name, found in versions.items() if found)
-        + f"; commit `{results['commit']}`"
+        + f"; commit {commits}"
     )
 
 

@@ -172,6 +172,20 @@ def test_a_quick_run_measures_every_part(quick: Path) -> None:
     assert {"processor", "cores", "threads"} <= set(result["hardware"])
 
 
+def test_a_run_that_was_cut_off_keeps_what_it_measured(quick: Path, tmp_path: Path) -> None:
+    whole = json.loads(quick.read_text())
+    cut = tmp_path / "probe.json"
+    cut.write_text(json.dumps({**whole, "finished": None, "parts": whole["parts"][:-1]}))
+    model = str(quick.parent / "model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("INSTIL_DATA", raising=False)
+        benchmark.main(["--quick", "--add", "--models", model, "--out", str(cut)])
+    found = json.loads(cut.read_text())
+    assert found["finished"]
+    assert found["parts"][:-1] == whole["parts"][:-1]
+    assert [part["part"] for part in found["parts"]] == list(benchmark.PARTS)
+
+
 def test_the_page_has_every_ratio_and_every_bar(quick: Path, tmp_path: Path) -> None:
     result = json.loads(quick.read_text())
     write_page(result, tmp_path / "page.md")

@@ -232,7 +232,7 @@ def generating(bench: Bench) -> Part:
         f"{WITHOUT_DECODING}, same facts": f"`generate`, {few.facts} facts; none decoded",
         "sampled engine, same facts": f"`generate`, {few.facts} facts; our sampled engine",
     }
-    bars = {name: 100.0 for name in list(titles)[:2]}
+    bars = dict.fromkeys(list(titles)[:2], 100.0)
     rows = [against(rates, name, "generate", name=title, bar=bars.get(name)) for name, title in titles.items()]
     return {
         "unit": "facts a second",

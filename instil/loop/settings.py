@@ -184,7 +184,7 @@ def _place(loc: Sequence[str | int], values: Any) -> list[str | int]:
         if isinstance(step, str) and (member or step.startswith("function-")):
             continue
         place.append(step)
-        inside = group and step in values or (isinstance(values, list | tuple) and isinstance(step, int))
+        inside = (group and step in values) or (isinstance(values, list | tuple) and isinstance(step, int))
         values = values[step] if inside else None
     return place
 

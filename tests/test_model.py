@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +76,15 @@ def test_saving_over_a_model_replaces_it_whole(folder: Path, copy: Path) -> None
     assert load(copy, device="cpu").fingerprint == other.fingerprint
     assert not (copy / "stale.safetensors").exists()
     assert [path.name for path in copy.parent.iterdir()] == ["model"]
+
+
+def test_whoever_may_read_the_folder_may_read_the_weights(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        folder = save(LanguageModel.of(*tiny_model("llama")), tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o644}
 
 
 def test_a_save_that_fails_leaves_the_old_model(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -151,6 +152,10 @@ def save(lm: LanguageModel, folder: str | Path, dtype: str | torch.dtype | None 
             lm.model.save_pretrained(draft)
         lm.tokenizer.save_pretrained(draft)
         draft.chmod(0o755)
+        # safetensors writes weights that only their owner can read, whatever the umask says.
+        readable = stat.S_IMODE((draft / "config.json").stat().st_mode)
+        for weights in draft.glob("*.safetensors"):
+            weights.chmod(readable)
         _sync(draft)
         _replace(draft, target)
     finally:

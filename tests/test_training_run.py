@@ -303,7 +303,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(
         elif part == "optimiser":
             patch.setattr(torch, "save", second_time(torch.save, at=4))
         else:
-            patch.setattr("instil.training.run.write_json", second_time(None, at=1))
+            patch.setattr("instil.training.run.seal", second_time(None, at=1))
         trained(tmp_path / "cut", config)
     saved = saving.latest(tmp_path / "cut")
     assert saved is not None and saved.name == ("checkpoint-6" if part == "result" else "checkpoint-3")

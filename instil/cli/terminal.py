@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from instil.cli.progress import Progress
 
 
+LONGEST_LINE = 2_000
+"""Characters of an error that are printed; `--json` has all of them."""
+
+
 @dataclass
 class Terminal:
     """The two streams of one command.
@@ -48,7 +52,7 @@ class Terminal:
             return
         for part in parts:
             if isinstance(part, str):
-                self.out.write(part + "\n")
+                self.out.write(printable(part) + "\n")
             else:
                 self.console.print(part)
         self.out.flush()
@@ -63,12 +67,14 @@ class Terminal:
     def note(self, text: str) -> None:
         """A remark that is no result."""
         if not self.quiet:
-            self.err.write(text + "\n")
+            self.err.write(printable(text) + "\n")
             self.err.flush()
 
     def fail(self, message: str, hint: str | None = None, details: Mapping[str, Any] | None = None) -> None:
         """One line on standard error (a second one for the hint), and with `--json` an object on standard output."""
-        self.err.write(f"instil: {' '.join(message.split())}\n")
+        line = " ".join(message.split())
+        cut = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}… [{len(line):,} characters]"
+        self.err.write(f"instil: {printable(cut)}\n")
         if hint:
             self.err.write(f"{hint}\n")
         self.err.flush()
@@ -110,6 +116,18 @@ def table(
     return drawn
 
 
+def printable(text: str) -> str:
+    """Control characters and direction marks as \\x1b and \\u202e: a fact must not move the cursor, colour what follows or
+    turn a line around. Line ends and tabs stay."""
+    return text.translate(_SEEN)
+
+
+_SEEN = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))} | {
+    code: f"\\u{code:04x}"
+    for code in (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
@@ -121,7 +139,7 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def _numeric(cell: str) -> bool:

@@ -91,14 +91,14 @@ def claimed(folder: RunFolder, plan: Mapping[str, Any]) -> Iterator[None]:
     reason is left as it is, to be resumed.
 
     Raises:
-        InputError: the folder holds a run with another plan.
+        InputError: the folder holds a run with another plan, or a plan that cannot be read.
     """
     import yaml
 
     sweep(folder.path)
     text = yaml.safe_dump(dict(plan), sort_keys=False, allow_unicode=True)
     if folder.config.exists():
-        held = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+        held = _held_plan(folder.config)
         differing = [key for key in {**held, **plan} if held.get(key) != yaml.safe_load(text).get(key)]
         if differing:
             raise InputError(
@@ -121,3 +121,16 @@ def claimed(folder: RunFolder, plan: Mapping[str, Any]) -> Iterator[None]:
         if not had_folder:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
+
+
+def _held_plan(file: Path) -> dict[str, Any]:
+    """Raises `InputError` when the file is no plan."""
+    import yaml
+
+    try:
+        held = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:
+        raise InputError("the plan of the run cannot be read", file=file, found=str(fault)[:200]) from fault
+    if not isinstance(held, dict):
+        raise InputError("the plan of the run cannot be read", file=file, found=type(held).__name__)
+    return held

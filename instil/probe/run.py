@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
 from instil.facts import Fact, FactSet
-from instil.files import sweep, write_json
+from instil.files import sweep, write_sealed
 from instil.probe.asking import BLOCK, Asker, ask
 from instil.probe.config import PROTOCOL, ProbeConfig
 from instil.probe.exemplars import ExemplarSets, exemplar_sets
@@ -261,7 +261,7 @@ class _Run:
             cost=cost,
             started=started,
         )
-        write_json(self._shards.summary, described)
+        write_sealed(self._shards.summary, described)
         self._shards.clear()
 
 

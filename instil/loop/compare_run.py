@@ -24,7 +24,7 @@ from instil.lesson import Tell
 from instil.loop.compare_arms import Arm, read_arms
 from instil.loop.compare_figures import rows_of, summarise
 from instil.loop.compare_plan import Forecast, Plan, Trial, forecast, read_plan
-from instil.loop.folder import RunFolder, claimed, refuse_foreign
+from instil.loop.folder import RunFolder, claimed, refuse_changed, refuse_foreign
 from instil.loop.run import Run, SharedExam, exam_of
 
 if TYPE_CHECKING:
@@ -230,6 +230,7 @@ def attempt(
     """Run one arm with one seed, or go on with it; what went wrong if it failed, so that the others can go on."""
     home = run_folder(folder, trial)
     if home.summary.exists():
+        refuse_changed(home, read_sealed(home.summary))
         _clear(home, plan)
         return None
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instil.errors import InputError
-from instil.files import is_draft, sweep, write_text
+from instil.errors import InputError, RunFailed
+from instil.files import fingerprint_file, is_draft, sweep, write_text
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,28 @@ def refuse_foreign(folder: RunFolder, *, resume: bool) -> None:
             found=", ".join(holds[:4]),
             expected="an empty or a new folder",
         )
+
+
+def files_of(folder: RunFolder) -> dict[str, str]:
+    """The fingerprints of what a finished run leaves, by place in its folder. The ledger has checksums of its own, and
+    what `instil report` writes again has none."""
+    single = [folder.config, folder.exam, *(folder.mastery(when) for when in ("before", "after"))]
+    model = sorted(path for path in folder.model.rglob("*") if path.name != "README.md")
+    return {
+        str(path.relative_to(folder.path)): fingerprint_file(path) for path in (*single, *model) if path.is_file()
+    }
+
+
+def refuse_changed(folder: RunFolder, summary: Mapping[str, Any]) -> None:
+    """Refuse a finished run whose files are not as it left them. Those that somebody removed are nobody's loss.
+
+    Raises:
+        RunFailed: a file has other content than the summary says.
+    """
+    for name, mark in summary.get("files", {}).items():
+        path = folder.path / name
+        if path.is_file() and fingerprint_file(path) != mark:
+            raise RunFailed(f"{path} is not as the run left it; take a copy of it from elsewhere, or teach again")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from instil.ledger import Ledger, seen_from
 from instil.lesson import Lesson, Roles, Tell
 from instil.loop import frames
 from instil.loop.earlier import Earlier, earlier_lessons, exemplars_for
-from instil.loop.folder import RunFolder, claimed, refuse_foreign
+from instil.loop.folder import RunFolder, claimed, files_of, refuse_changed, refuse_foreign
 from instil.loop.inputs import Inputs, read_inputs, too_long
 from instil.loop.states import AFTER, KeptStates, check_keep, kept_in_words, states_kept
 from instil.loop.summary import set_up, summarise
@@ -177,6 +177,7 @@ def teach(
             tell(kept_in_words(inputs, keep_states), 0, None)
             Run(inputs, folder, Ledger(record), tell, command, keep_states).to_the_end()
         summary = read_sealed(folder.summary)
+        refuse_changed(folder, summary)
         shutil.rmtree(folder.work, ignore_errors=True)
         return TeachResult(folder.path, summary)
 
@@ -354,13 +355,13 @@ class Run:
         )
 
     def report(self, summary: Mapping[str, Any]) -> None:
-        """The page, then the summary, whose presence says that the run is finished."""
+        """The page, then the summary, whose presence says that the run is finished, with the fingerprints of its files."""
         from instil.report import build_report
 
         self.tell("writing the report", 0, None)
         write_json(self.folder.work / "summary.json", summary)
         build_report(self.folder.path, summary=summary, ledger=self.ledger)
-        write_sealed(self.folder.summary, summary)
+        write_sealed(self.folder.summary, {**summary, "files": files_of(self.folder)})
 
     # ---------------------------------------------------------------- records
 

@@ -47,7 +47,7 @@ class Terminal:
         return Console(file=self.out, highlight=False, width=None if self.out.isatty() else 100, soft_wrap=False)
 
     def show(self, *parts: RenderableType) -> None:
-        """Print a result for people. Text is taken as it is: square brackets in a fact are no markup."""
+        """Print a result for people. Square brackets in a fact are no markup, control characters are shown as such."""
         if self.as_json or self.quiet:
             return
         for part in parts:
@@ -56,6 +56,12 @@ class Terminal:
             else:
                 self.console.print(part)
         self.out.flush()
+
+    def show_data(self, text: str) -> None:
+        """Print what another program reads and is no JSON, such as CSV, as it is."""
+        if not self.as_json and not self.quiet:
+            self.out.write(text + "\n")
+            self.out.flush()
 
     def result(self, value: Any) -> None:
         """Print the result for machines, when they were asked for. Only the first is printed: it is one value."""
@@ -110,7 +116,7 @@ def table(
     drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
         numeric = position > 0 and bool(rows) and all(_numeric(row[position]) for row in rows)
-        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        drawn.add_column(printable(column), justify="right" if numeric else "left", overflow="fold")
     for place, row in enumerate(rows):
         drawn.add_row(*(Text(cell) for cell in row), end_section=last_apart and place == len(rows) - 2)
     return drawn

@@ -284,7 +284,7 @@ def moments(touches: int, count: int, place: int) -> list[int]:
 @pytest.mark.parametrize("blow", BLOWS)
 @pytest.mark.parametrize("stage", STRUCK)
 def test_struck_at_any_file_operation_nothing_is_lost(stage: str, blow: str, bench: Bench, tmp_path: Path) -> None:
-    _, whole, expected = bench.undisturbed(stage)
+    place, whole, expected = bench.undisturbed(stage)
     for moment in moments(whole.touches[blow == FULL], STRUCK[stage], BLOWS.index(blow)):
         case, out = f"{blow} at touch {moment}", tmp_path / str(moment)
         bench.prepare(stage, out)
@@ -299,9 +299,13 @@ def test_struck_at_any_file_operation_nothing_is_lost(stage: str, blow: str, ben
         assert "Traceback" not in ended.err, f"{case}: {ended.err}"
         for header in out.rglob("ledger.json"):
             assert Ledger(header.parent).verify().ok, case
+        if stage not in RESUMABLE and (page := out / "report.html").exists():
+            assert page.read_bytes() == (place / "report.html").read_bytes(), f"{case}: half a page"
         resumed = bench.run(stage, out, resume=True)
         assert resumed.code == 0, f"{case}: {resumed.err}"
         assert not differences(out, expected), case
+        if stage not in RESUMABLE:
+            assert (out / "report.html").read_bytes() == (place / "report.html").read_bytes(), case
         shutil.rmtree(out)
 
 

@@ -98,7 +98,7 @@ def taught(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         given = ["teach", str(model), str(home / "facts.jsonl"), "--method", "sft", "--out", str(home / "run"), *SMALL]
         assert main(given) == 0, said.getvalue()
-        for more in (["show", str(home / "run"), "--table", "verdicts"], ["query", str(home / "run"), "FROM answers"]):
+        for more in (["show", str(home / "run"), "--table", "verdicts"], ["query", str(home / "run"), "SELECT question_id, answers FROM answers"]):
             assert main(["ledger", *more]) == 0, said.getvalue()
     return home, said.getvalue()
 
@@ -125,13 +125,16 @@ def test_ids_like_paths_name_no_file(taught: tuple[Path, str]) -> None:
     assert sorted(path.name for path in (home / "run" / "states").iterdir()) == ["0-before", "1-fine-tuning"]
 
 
-def test_the_page_of_hostile_facts_shows_them_as_text(taught: tuple[Path, str]) -> None:
+def test_the_page_of_hostile_facts_shows_them_as_text(taught: tuple[Path, str], tmp_path: Path) -> None:
     home, _ = taught
     html = (home / "run" / "report.html").read_text(encoding="utf-8")
-    page, tame = Tags(html), Tags(build_report(write_ledger(home.parent.parent / "tame", tables(30))).read_text("utf-8"))
+    tame_html = build_report(write_ledger(tmp_path, tables(30))).read_text(encoding="utf-8")
+    page, tame = Tags(html), Tags(tame_html)
     for tag in ("script", "img", "style", "iframe"):
         assert page.tags.count(tag) == tame.tags.count(tag), tag
-    assert not page.handlers and "\x1b" not in html and "\x07" not in html and "\x9b" not in html
+    assert not page.handlers
+    for control in "\x00\x07\x1b\x7f\x9b":
+        assert html.count(control) == tame_html.count(control), ascii(control)
     shown = page_facts.decode(page.data["facts-data"].strip())["texts"]
     for text in TEXTS:
         assert words.visible(text) in shown and words.visible(f"{text}, the answer") in shown
@@ -193,8 +196,8 @@ def test_a_megabyte_is_refused_in_a_short_line(
 
 def test_megabytes_in_the_ledger_leave_the_page_small(tmp_path: Path) -> None:
     rows = tables(60, huge=True)
-    rows["left_out"] = [{"run_id": "run-0001", "what": f"{n} {GIANT}", "reason": GIANT} for n in range(20)]
-    for row in rows["verdicts"][:10]:
+    rows["left_out"] = [{"run_id": "run-0001", "what": f"{n} {GIANT}", "reason": GIANT} for n in range(4)]
+    for row in rows["verdicts"][:3]:
         row |= dict.fromkeys(("question", "answer_before", "answer_after", "evidence", "subject", "relation"), GIANT)
     summary = json.loads(rows["runs"][0]["summary_json"]) | {"warnings": [GIANT] * 5}
     rows["runs"][0] |= {"summary_json": json.dumps(summary)}
@@ -248,9 +251,10 @@ def refused(folder: Path, mark: Path, **options: Any) -> str:
 def test_the_bomb_goes_off_when_it_is_unpickled(tmp_path: Path) -> None:
     for number, disguise in enumerate(PICKLES):
         disguise(tmp_path / "file", tmp_path / str(number))
-        torch.load(tmp_path / "file", weights_only=False) if disguise is torch_pickle else pickle.loads(
-            (tmp_path / "file").read_bytes()
-        )
+        if disguise is torch_pickle:
+            torch.load(tmp_path / "file", weights_only=False)
+        else:
+            pickle.loads((tmp_path / "file").read_bytes())
         assert (tmp_path / str(number)).exists()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError, RunFailed
-from instil.files import atomic, is_draft, read_sealed, write_sealed
+from instil.files import atomic, fingerprint_file, is_draft, read_sealed, write_sealed
 from instil.probe.mastery_rows import map_writer, schema
 from instil.probe.memory import Limits
 
@@ -91,6 +91,17 @@ class Shards:
         if other:
             raise InputError("the out folder holds another run", file=self.out, found=f"other {', '.join(other)}")
         return "finished" if done else "unfinished"
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary, whose presence says that the probe is finished, with the fingerprint of the map."""
+        write_sealed(self.summary, {**summary, "files": {self.map.name: fingerprint_file(self.map)}})
+
+    def refuse_changed(self) -> None:
+        """Raises `RunFailed` when the map of a finished probe is not as it was written."""
+        for name, mark in read_sealed(self.summary).get("files", {}).items():
+            path = self.out / name
+            if path.is_file() and fingerprint_file(path) != mark:
+                raise RunFailed(f"{path} is not as the probe left it; probe again, into another folder")
 
     def begin(self, plan: Mapping[str, Any], batches: Mapping[str, Any]) -> None:
         write_sealed(self._plan, {**plan, BATCHES: dict(batches)})

@@ -160,7 +160,7 @@ def broken(path: str | Path) -> Path | None:
 
 
 def refuse_broken(path: str | Path, remove: str | Path) -> None:
-    """Raises `RunFailed` when a file is not as `seal` saw it; the line names it, and what to remove to compute it again."""
+    """Raises `RunFailed` when a file is not as `seal` saw it, naming it and what to remove so that it is made again."""
     found = broken(path)
     if found is not None:
         raise RunFailed(f"{found} is missing or not as it was written; remove {remove} and resume")

@@ -3,7 +3,7 @@
     python -m tests.fault_server
 
 imports everything once. For each line on standard input, a JSON object, it forks a process that runs the command line
-`words` and strikes it with `blow` at the touch number `moment` of `folder` (0: never), or at the first touch after a file
+`words` and strikes it with `blow` at touch number `moment` of `folder` (0: never), or at the first touch after a file
 that fits `until` is there. What that process said is in the files `said`.out and `said`.err, how often it touched the
 folder in `said`.touches (all touches, and those that a full disk can refuse); how it ended is printed as a line.
 

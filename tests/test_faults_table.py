@@ -1,10 +1,10 @@
 """The table of faults: every stage struck down by every blow at many file operations, every file damaged in every way.
 
-A blow (SIGKILL, SIGINT, SIGTERM, a full disk) may fall at any moment: what is there is whole, and `--resume` ends with what
-the undisturbed run has. A damaged file (cut, emptied, one byte flipped) is either named in one line, with exit 1 or 2, or it
-makes no difference. `STRUCK` and `DAMAGED` are the table. Other rows of it: `tests/test_cli_faults.py` (the method gradual, no
-memory, disks that fill up), `tests/test_ledger_faults.py` (the ledger, second lessons, undo), `tests/test_probe_ranks.py`
-(several processes) and `tests/test_training_run.py` (each step of training).
+A blow (SIGKILL, SIGINT, SIGTERM, a full disk) may fall at any moment: what is there is whole, and `--resume` ends with
+what the undisturbed run has. A damaged file (cut, emptied, one byte flipped) is either named in one line, with exit 1
+or 2, or it makes no difference. `STRUCK` and `DAMAGED` are the table. Other rows of it: `tests/test_cli_faults.py` (the
+method gradual, no memory, disks that fill up), `tests/test_ledger_faults.py` (the ledger, second lessons, undo),
+`tests/test_probe_ranks.py` (several processes) and `tests/test_training_run.py` (each step of training).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import instil
 from instil.errors import InputError
 from instil.facts import FactSet
 from instil.ledger import Ledger
@@ -123,7 +124,7 @@ DAMAGED: dict[tuple[str, str | None], dict[str, str]] = {
     ("report of a comparison", None): {"summary.json": REFUSED},
 }
 """Stage and the file at whose appearance it was interrupted (None: it was finished), then each file with what must come
-of its damage when the stage goes on: the run is refused in a line that names the file, or it ends as the undisturbed one."""
+of its damage when the stage goes on: it is refused in a line that names the file, or ends as the undisturbed one."""
 
 TIMES = {"seconds", "started", "finished", "command", "ledger", "checksum", "files", "exam_before"}
 TIMES |= {"facts_per_second", "facts_computed", "peak_memory_mb"}
@@ -131,7 +132,7 @@ TIMES |= {"facts_per_second", "facts_computed", "peak_memory_mb"}
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code (less than zero: the signal), what it said, how often it touched its folder."""
+    """How a process ended: its exit code (below zero: the signal), what it said, how often it touched its folder."""
 
     code: int
     err: str
@@ -362,6 +363,32 @@ def test_a_damaged_file_is_named_or_makes_no_difference(
                 Path(removed[1]).unlink()
             again = bench.run(stage, out, resume=True)
             assert again.code == 0 and not differences(out, expected), f"{case}; then {again.err}"
+
+
+def test_a_ledger_that_is_damaged_while_a_lesson_runs_does_not_cost_the_lesson(bench: Bench, tmp_path: Path) -> None:
+    """The same process began the run: what the user gave wrong would be cleared away, and with it the trained model."""
+    model, tokenizer = tiny_model("llama")
+    config = {
+        "train": {"epochs": 1},
+        "probe": {"exemplar_sets": 1, "shots": 1, "prior": False},
+        "exam": {"parts": [], "openings": 0, "resamples": 100, "wordings": 0, "general_texts": 1},
+    }
+    call: dict[str, Any] = {"method": "sft", "out": tmp_path / "run", "config": config}
+    rows = tmp_path / "run" / "ledger" / "verdicts" / "00000001" / "rows.parquet"
+    whole = b""
+
+    def damage(what: str, done: int, total: int | None) -> None:
+        nonlocal whole
+        if what == "writing the report":
+            whole = rows.read_bytes()
+            rows.write_bytes(flipped(whole))
+
+    lm = LanguageModel.of(model, tokenizer)
+    with pytest.raises(InputError, match="the ledger is damaged"):
+        instil.teach(lm, facts()[:30], **call, progress=damage)
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+    rows.write_bytes(whole)
+    assert instil.teach(lm, facts()[:30], **call, resume=True).report.exists()
 
 
 def test_what_is_damaged_later_is_found_by_who_reads_it(bench: Bench, tmp_path: Path) -> None:

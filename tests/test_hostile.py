@@ -1,4 +1,4 @@
-"""Hostile input, from its file to the report: markup, control characters, right-to-left marks, ids like paths, giants, pickles."""
+"""Hostile input, from its file to the report: markup, control characters, direction marks, paths, giants, pickles."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def taught(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         given = ["teach", str(model), str(home / "facts.jsonl"), "--method", "sft", "--out", str(home / "run"), *SMALL]
         assert main(given) == 0, said.getvalue()
-        for more in (["show", str(home / "run"), "--table", "verdicts"], ["query", str(home / "run"), "SELECT question_id, answers FROM answers"]):
-            assert main(["ledger", *more]) == 0, said.getvalue()
+        assert main(["ledger", "show", str(home / "run"), "--table", "verdicts"]) == 0, said.getvalue()
+        assert main(["ledger", "query", str(home / "run"), "SELECT question_id, answers FROM answers"]) == 0
     return home, said.getvalue()
 
 

@@ -123,8 +123,8 @@ def table(
 
 
 def printable(text: str) -> str:
-    """Control characters and direction marks as \\x1b and \\u202e: a fact must not move the cursor, colour what follows or
-    turn a line around. Line ends and tabs stay."""
+    """Control characters and direction marks as \\x1b and \\u202e: no fact moves the cursor, colours what follows or
+    turns a line around. Line ends and tabs stay."""
     return text.translate(_SEEN)
 
 

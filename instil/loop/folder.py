@@ -11,6 +11,7 @@ from typing import Any
 
 from instil.errors import InputError, RunFailed
 from instil.files import fingerprint_file, is_draft, sweep, write_text
+from instil.ledger.shards import Damaged
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def claimed(folder: RunFolder, plan: Mapping[str, Any]) -> Iterator[None]:
     """Write the plan into the folder, or check that it is the plan of the run that is resumed.
 
     When the input turns out to be wrong, a folder that this call made is removed again; a run that fails for another
-    reason is left as it is, to be resumed.
+    reason is left as it is, to be resumed. Wrong is what the user gave, not a file of the run that was damaged meanwhile.
 
     Raises:
         InputError: the folder holds a run with another plan, or a plan that cannot be read.
@@ -135,7 +136,9 @@ def claimed(folder: RunFolder, plan: Mapping[str, Any]) -> Iterator[None]:
     write_text(folder.config, text)
     try:
         yield
-    except InputError:
+    except InputError as fault:
+        if _is_damage(fault, folder):
+            raise
         for entry in (folder.path / name for name in ("config.yaml", "exam.jsonl", "summary.json")):
             entry.unlink(missing_ok=True)
         for name in ("work", "before", "after", "ledger", "model", "states", "tracking"):
@@ -143,6 +146,14 @@ def claimed(folder: RunFolder, plan: Mapping[str, Any]) -> Iterator[None]:
         if not had_folder:
             shutil.rmtree(folder.path, ignore_errors=True)
         raise
+
+
+def _is_damage(fault: InputError, folder: RunFolder) -> bool:
+    """Whether a lesson had begun, and what is wrong is a file that it had written itself, or its ledger."""
+    if not (folder.work / "lesson").exists():
+        return False
+    own = fault.file is not None and Path(fault.file).absolute().is_relative_to(folder.path.absolute())
+    return own or isinstance(fault, Damaged)
 
 
 def _held_plan(file: Path) -> dict[str, Any]:

@@ -302,7 +302,7 @@ class Run:
             from instil.exam.harness import run_tasks
 
             self.tell(f"tasks of lm-eval {when} teaching", 0, None)
-            write_json(file, run_tasks(model, self.inputs.exam.lm_eval_tasks))
+            write_sealed(file, run_tasks(model, self.inputs.exam.lm_eval_tasks))
 
     def harness_file(self, when: str) -> Path:
         return self.folder.work / f"lm-eval-{when}.json"
@@ -355,7 +355,7 @@ class Run:
         )
 
     def report(self, summary: Mapping[str, Any]) -> None:
-        """The page, then the summary, whose presence says that the run is finished, with the fingerprints of its files."""
+        """The page, then the summary with the files' fingerprints: its presence says that the run is finished."""
         from instil.report import build_report
 
         self.tell("writing the report", 0, None)

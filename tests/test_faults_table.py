@@ -28,6 +28,7 @@ import pytest
 import instil
 from instil.errors import InputError
 from instil.facts import FactSet
+from instil.files import seal
 from instil.ledger import Ledger
 from instil.loop.compare_run import Comparison
 from instil.model import LanguageModel, save
@@ -35,6 +36,7 @@ from instil.probe import MasteryMap
 from tests.fault_server import FULL
 from tests.half_taught import facts
 from tests.models import tiny_model
+from tests.test_hostile import torch_pickle
 
 pytestmark = pytest.mark.slow
 
@@ -363,6 +365,24 @@ def test_a_damaged_file_is_named_or_makes_no_difference(
                 Path(removed[1]).unlink()
             again = bench.run(stage, out, resume=True)
             assert again.code == 0 and not differences(out, expected), f"{case}; then {again.err}"
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_pickle_in_a_checkpoint_is_not_run(name: str, bench: Bench, tmp_path: Path) -> None:
+    """The optimiser's state is a pickle by trade. Exchanged it is refused; sealed anew by whoever did it, it still does
+    nothing, since only tensors are unpickled."""
+    until = next(state[1] for state in DAMAGED if state[1] and "checkpoint" in state[1])
+    for sealed in (False, True):
+        out = shutil.copytree(bench.interrupted("teach", until), tmp_path / str(sealed))
+        (checkpoint,) = (out / "work" / "lesson" / "001-train").glob("checkpoint-*")
+        torch_pickle(checkpoint / name, tmp_path / "mark")
+        if sealed:
+            files = sorted(path for path in checkpoint.iterdir() if path.name != "seal.json")
+            seal(checkpoint / "seal.json", files)
+        ended = bench.run("teach", out, resume=True)
+        assert ended.code == 1 and "Traceback" not in ended.err, ended.err
+        assert sealed or name in ended.err
+        assert not (tmp_path / "mark").exists(), "it was unpickled"
 
 
 def test_a_ledger_that_is_damaged_while_a_lesson_runs_does_not_cost_the_lesson(bench: Bench, tmp_path: Path) -> None:

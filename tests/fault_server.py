@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,23 +28,26 @@ EVENTS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
 GROWING = ("open", "os.mkdir", "os.rename")  # what a full disk can refuse
 
 
+IMPORTED = (
+    "jinja2",
+    "pandas",
+    "pyarrow.parquet",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.llama.modeling_llama",
+    "transformers.trainer",
+    "instil.cli",
+    "instil.loop.compare_run",
+    "instil.report.comparison",
+    "instil.training.engine",
+    "instil.training.run",
+)
+
+
 def import_all() -> None:
-    import jinja2  # noqa: F401
-    import pandas  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
-    import torch
-    import transformers.models.llama.modeling_llama
-    import yaml  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer  # noqa: F401
-
-    import instil.cli
-    import instil.loop.compare_run
-    import instil.loop.undoing
-    import instil.report.comparison
-    import instil.training.engine
-    import instil.training.run  # noqa: F401
-
-    torch.set_num_threads(1)
+    for name in IMPORTED:
+        import_module(name)
+    import_module("torch").set_num_threads(1)
 
 
 def watch(folder: str, moment: int, until: str | None, blow: str) -> list[int]:

@@ -89,9 +89,7 @@ def files_of(folder: RunFolder) -> dict[str, str]:
     what `instil report` writes again has none."""
     single = [folder.config, folder.exam, *(folder.mastery(when) for when in ("before", "after"))]
     model = sorted(path for path in folder.model.rglob("*") if path.name != "README.md")
-    return {
-        str(path.relative_to(folder.path)): fingerprint_file(path) for path in (*single, *model) if path.is_file()
-    }
+    return {str(path.relative_to(folder.path)): fingerprint_file(path) for path in (*single, *model) if path.is_file()}
 
 
 def refuse_changed(folder: RunFolder, summary: Mapping[str, Any]) -> None:

@@ -221,7 +221,7 @@ class ExamResult:
         try:
             table = pq.read_table(path, page_checksum_verification=True)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError("not an exam result", file=path, found=str(error)[:200]) from error
+            raise InputError("not an exam result", file=path, found=" ".join(str(error).split())[:200]) from error
         sat = (table.schema.metadata or {}).get(b"exam", b"").decode()
         if sat != exam.fingerprint:
             raise InputError("the result is that of another exam", file=path, found=sat, expected=exam.fingerprint)

@@ -109,7 +109,7 @@ def claimed(folder: RunFolder, plan: Mapping[str, Any]) -> Iterator[None]:
     """Write the plan into the folder, or check that it is the plan of the run that is resumed.
 
     When the input turns out to be wrong, a folder that this call made is removed again; a run that fails for another
-    reason is left as it is, to be resumed. Wrong is what the user gave, not a file of the run that was damaged meanwhile.
+    reason is left as it is, to be resumed. A file of the run that was damaged meanwhile is no wrong input.
 
     Raises:
         InputError: the folder holds a run with another plan, or a plan that cannot be read.
@@ -161,7 +161,8 @@ def _held_plan(file: Path) -> dict[str, Any]:
     try:
         held = yaml.safe_load(file.read_bytes())
     except (yaml.YAMLError, ValueError, RecursionError) as fault:
-        raise InputError("the plan of the run cannot be read", file=file, found=str(fault)[:200]) from fault
+        found = " ".join(str(fault).split())[:200]
+        raise InputError("the plan of the run cannot be read", file=file, found=found) from fault
     if not isinstance(held, dict):
         raise InputError("the plan of the run cannot be read", file=file, found=type(held).__name__)
     return held

@@ -325,7 +325,7 @@ def _stored_dtype(place: str | Path, config: Any) -> str:
 
 
 def _kinds(file: Path) -> set[str]:
-    """The precisions in a safetensors file's header. Other files, pickles among them, name a length beyond their own."""
+    """The precisions in a safetensors file's header. Where a pickle has that, it names a length beyond its own."""
     with file.open("rb") as weights:
         length = int.from_bytes(weights.read(8), "little")
         if length > file.stat().st_size:

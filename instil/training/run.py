@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.errors import InputError
-from instil.files import fingerprint, read_sealed, refuse_broken, seal, write_text
+from instil.files import fingerprint, is_draft, read_sealed, refuse_broken, seal, write_text
 from instil.training import checkpoints
 from instil.training.config import Budget, TrainConfig
 from instil.training.course import Course, undisturbed
@@ -183,7 +183,7 @@ def _claim(folder: Path, identity: str) -> None:
     if note.is_file():
         if note.read_text(encoding="utf-8").strip() != identity:
             raise InputError("the folder holds another training run (other model, examples or settings)", file=folder)
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not all(map(is_draft, folder.iterdir())):
         raise InputError("the folder is not empty and holds no training run", file=folder)
     with checkpoints.writing("the run's name", folder):
         folder.mkdir(parents=True, exist_ok=True)

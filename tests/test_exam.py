@@ -192,9 +192,8 @@ def test_invariant_5_a_changed_file_is_refused(tmp_path: Path, old: str, new: st
 
 def test_invariant_5_a_changed_byte_is_found_or_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "exam.jsonl"
-    paper = replace(exam(2, 2, 1, texts=TEXTS[:1]), left_out=(("fact f3", "it is too long"),))
-    paper.write(path)
-    whole = path.read_bytes()
+    replace(exam(2, 2, 1, texts=TEXTS[:1]), left_out=(("fact f3", "it is too long"),)).write(path)
+    whole, paper = path.read_bytes(), Exam.read(path)
     for place in range(0, len(whole), 11):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 7)]) + whole[place + 1 :])
         try:

@@ -127,6 +127,9 @@ class StoredRows(Sequence[Mastery]):
             self._file = pyarrow.parquet.ParquetFile(self._path, page_checksum_verification=True)
             if missing := [name for name in schema().names if name not in self._file.schema_arrow.names]:
                 raise ValueError(f"no column {missing[0]}")
+            kinds = {field.name: field.type for field in self._file.schema_arrow}
+            if other := [field.name for field in schema() if kinds[field.name] != field.type]:
+                raise ValueError(f"column {other[0]} is of another kind")
             groups = (self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups))
             self._starts = [0, *accumulate(groups)]
         self._kept: tuple[int, list[Mastery]] = (-1, [])

@@ -354,7 +354,8 @@ def test_a_damaged_file_is_named_or_makes_no_difference(
         assert went_on.code in (1, 2), case
         assert went_on.err.startswith("instil: ") and "Traceback" not in went_on.err, case
         assert file.name in went_on.err or f"{file.parent.name}:" in went_on.err, case
-        if until is not None and damage is DAMAGES[0]:  # With what was there, or without what the line says to remove, the run goes on.
+        if until is not None and damage is DAMAGES[0]:
+            # With what was there, or without what the line says to remove, the run goes on.
             removed = re.search(r"remove (\S+) and resume", went_on.err)
             if removed is None:
                 file.write_bytes(before)

@@ -1,4 +1,4 @@
-"""Durable files: every write is atomic, every fingerprint is made here."""
+"""Durable files: every write is atomic, every fingerprint is made here, and what is read back later can be checked."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from instil.errors import InputError, RunFailed
+
+CHECKSUM: Final = "checksum"
 
 
 @contextmanager
@@ -106,3 +110,61 @@ def fingerprint_file(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def write_sealed(path: str | Path, value: Mapping[str, Any]) -> None:
+    """`write_json` of an object, with a last entry `checksum` by which `read_sealed` finds a changed byte."""
+    plain = {name: entry for name, entry in value.items() if name != CHECKSUM}
+    write_json(path, {**plain, CHECKSUM: _mark(plain)})
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, without the checksum. An object that has none, as one written by hand, is taken as is.
+
+    Raises:
+        InputError: it is no JSON object, or not as it was written.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as fault:
+        raise InputError("not JSON", file=path, found=str(fault)) from fault
+    if not isinstance(value, dict):
+        raise InputError("not a JSON object", file=path, found=type(value).__name__)
+    held = value.pop(CHECKSUM, None)
+    if held is not None and held != _mark(value):
+        raise InputError("the file is not as it was written", file=path, field=CHECKSUM, found=str(held)[:80])
+    return value
+
+
+def seal(path: str | Path, files: Iterable[Path], **more: Any) -> None:
+    """Write a sealed object with the fingerprints of some files, which `broken` compares, and `more`.
+
+    It is to be written last: what it names was whole before.
+    """
+    home = Path(path).parent
+    marks = {os.path.relpath(file, home): fingerprint_file(file) for file in files}
+    write_sealed(path, {**more, "files": marks})
+
+
+def broken(path: str | Path) -> Path | None:
+    """The first file that is missing or not as `seal` saw it, or the seal itself; None when everything is as it was."""
+    home = Path(path).parent
+    try:
+        marks = read_sealed(path)["files"]
+        return next((home / name for name, mark in marks.items() if fingerprint_file(home / name) != mark), None)
+    except FileNotFoundError as missing:
+        return Path(missing.filename)
+    except (InputError, KeyError, AttributeError):
+        return Path(path)
+
+
+def refuse_broken(path: str | Path, remove: str | Path) -> None:
+    """Raises `RunFailed` when a file is not as `seal` saw it, naming it and what to remove so that it is made again."""
+    found = broken(path)
+    if found is not None:
+        raise RunFailed(f"{found} is missing or not as it was written; remove {remove} and resume")
+
+
+def _mark(plain: Mapping[str, Any]) -> str:
+    return fingerprint([json.dumps(plain, ensure_ascii=False)])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError, RunFailed
 from instil.facts import Corpus, FactSet, Role
-from instil.files import fingerprint, write_json
+from instil.files import fingerprint, read_sealed, refuse_broken, seal
 from instil.probe import Category, ExemplarSets, MasteryMap, ProbeConfig
 
 if TYPE_CHECKING:
@@ -244,11 +244,17 @@ class Lesson:
         return folder
 
     def _once(self, verb: str, inputs: Mapping[str, Any], do: Callable[[Path], None]) -> Path:
-        """Run `do` in a folder of its own; if that was done before, only charge again what it had cost."""
+        """Run `do` in a folder of its own; if that was done before, only charge again what it had cost.
+
+        Raises:
+            InputError: it was done before with other data.
+            RunFailed: what was kept of it is not as it was written.
+        """
         folder = self._next_folder(verb)
         done, wanted = folder / "done.json", fingerprint([json.dumps(inputs, sort_keys=True)])
         if done.exists():
-            finished = json.loads(done.read_text(encoding="utf-8"))
+            refuse_broken(done, folder)
+            finished = read_sealed(done)
             if finished["inputs"] != wanted:
                 raise InputError("the unfinished run had other data or settings", file=folder, expected="the same call")
             self.meter.add(finished["cost"])
@@ -256,7 +262,7 @@ class Lesson:
         folder.mkdir(parents=True, exist_ok=True)
         spent = self.meter.to_dict()
         do(folder)
-        write_json(done, {"inputs": wanted, "cost": self.meter.since(spent)})
+        seal(done, sorted(folder.iterdir()), inputs=wanted, cost=self.meter.since(spent))
         return folder
 
     def _as_learner(self) -> LanguageModel:

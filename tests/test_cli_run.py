@@ -18,6 +18,7 @@ import pytest
 
 from instil.cli import main
 from instil.facts import Corpus, FactSet
+from instil.files import read_sealed
 from instil.ledger import Ledger
 from instil.model import save
 from instil.probe import MasteryMap
@@ -70,7 +71,7 @@ def test_probe(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "float32 on cpu" in err
     assert re.search(r"probing: .*90 of 90", err)
     again = _json(capsys, "probe", "half-taught", "facts.jsonl", "--out", "probed", *PROBE, "--seed", "3", "--resume")
-    assert again == json.loads((home / "probed" / "summary.json").read_text())
+    assert again == read_sealed(home / "probed" / "summary.json")
     assert again["seed"] == 3
     assert again["config"]["exemplar_sets"] == 2
 
@@ -108,7 +109,7 @@ def test_teach_shows_the_headline(taught: Path, capsys: pytest.CaptureFixture[st
     assert "95 % interval" in out
     assert "Verdicts:" in out
     assert f"The report: {taught / 'report.html'}" in out
-    assert _json(capsys, *words) == json.loads((taught / "summary.json").read_text())
+    assert _json(capsys, *words) == read_sealed(taught / "summary.json")
 
 
 def test_teach_from_documents(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,21 @@ def test_invariant_5_a_changed_file_is_refused(tmp_path: Path, old: str, new: st
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(InputError, match="changed after it was frozen"):
+        Exam.read(path)
+
+
+def test_invariant_5_a_changed_byte_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "exam.jsonl"
+    replace(exam(2, 2, 1, texts=TEXTS[:1]), left_out=(("fact f3", "it is too long"),)).write(path)
+    whole, paper = path.read_bytes(), Exam.read(path)
+    for place in range(0, len(whole), 11):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 7)]) + whole[place + 1 :])
+        try:
+            assert Exam.read(path) == paper, place
+        except InputError as fault:
+            assert "exam.jsonl" in str(fault)
+    path.write_bytes(whole.replace(b"too long", b"too wrong"))
     with pytest.raises(InputError, match="changed after it was frozen"):
         Exam.read(path)
 

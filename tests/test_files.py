@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import threading
@@ -12,7 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instil.files import atomic, claim, fingerprint, fingerprint_file, is_draft, sweep, write_json, write_text
+from instil.errors import InputError, RunFailed
+from instil.files import (
+    atomic,
+    broken,
+    claim,
+    fingerprint,
+    fingerprint_file,
+    is_draft,
+    read_sealed,
+    refuse_broken,
+    seal,
+    sweep,
+    write_json,
+    write_sealed,
+    write_text,
+)
 from tests import faults
 
 
@@ -94,3 +110,56 @@ def test_a_files_fingerprint_is_that_of_its_content(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"x" * 3_000_000)
     (tmp_path / "c").write_bytes(b"x" * 3_000_001)
     assert fingerprint_file(tmp_path / "a") == fingerprint_file(tmp_path / "b") != fingerprint_file(tmp_path / "c")
+
+
+SEALED = {"name": "naïve \u202e", "share": 0.1, "counts": {"1": [1, 2]}, "none": None, "text": "a\nb"}
+
+
+def test_what_was_sealed_is_read_back_and_by_others_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_sealed(path, SEALED)
+    assert read_sealed(path) == SEALED
+    assert json.loads(path.read_text()) == {**SEALED, "checksum": json.loads(path.read_text())["checksum"]}
+    write_sealed(path, {**SEALED, "checksum": "an old one"})
+    assert read_sealed(path) == SEALED
+    write_json(path, SEALED)
+    assert read_sealed(path) == SEALED, "by hand, without a checksum"
+
+
+def test_any_changed_byte_of_a_sealed_file_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_sealed(path, SEALED)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in (1, 32):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            try:
+                found = read_sealed(path)
+            except InputError as fault:
+                assert str(path) in str(fault)
+            else:  # The name of the checksum was hit, or a space between values.
+                assert {name: found.get(name) for name in SEALED} == SEALED, place
+    for length in range(len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"a\.json"):
+            read_sealed(path)
+
+
+def test_a_seal_finds_what_was_changed_or_taken_away(tmp_path: Path) -> None:
+    files = [tmp_path / "one", tmp_path / "deep" / "two"]
+    for file in files:
+        write_text(file, file.name)
+    seal(tmp_path / "seal.json", files, more=3)
+    assert broken(tmp_path / "seal.json") is None and read_sealed(tmp_path / "seal.json")["more"] == 3
+    for file in files:
+        file.write_text("twu")
+        assert broken(tmp_path / "seal.json") == file
+        with pytest.raises(RunFailed, match=rf"{file.name} is missing or not as .*; remove here and resume"):
+            refuse_broken(tmp_path / "seal.json", "here")
+        file.unlink()
+        assert broken(tmp_path / "seal.json") == file
+        write_text(file, file.name)
+    (tmp_path / "seal.json").write_text("{")
+    assert broken(tmp_path / "seal.json") == tmp_path / "seal.json"
+    (tmp_path / "seal.json").unlink()
+    assert broken(tmp_path / "seal.json") == tmp_path / "seal.json"

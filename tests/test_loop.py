@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from instil.errors import InputError
 from instil.exam import Exam
 from instil.facts import FactSet, Role
+from instil.files import read_sealed
 from instil.ledger import Ledger
 from instil.loop import teach
 from instil.loop.inputs import parse_budget, read_config
@@ -33,7 +33,7 @@ def test_run_folder_holds_what_the_design_names(taught: Any) -> None:
     entries = {entry.name for entry in taught.out.iterdir()}
     folders = {"model", "before", "after", "ledger"}
     assert entries == folders | {"exam.jsonl", "report.html", "report.json", "summary.json", "config.yaml"}
-    assert json.loads((taught.out / "summary.json").read_text()) == taught.summary
+    assert read_sealed(taught.out / "summary.json") == taught.summary
 
 
 def test_saved_model_loads_with_plain_transformers(taught: Any) -> None:

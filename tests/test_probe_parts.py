@@ -240,6 +240,21 @@ def test_a_mastery_map_survives_its_file(tmp_path: Path) -> None:
     assert mastery.to_pandas()["category"].tolist() == [str(category) for category in Category]
 
 
+def test_a_changed_byte_of_a_mastery_map_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mastery.parquet"
+    mastery = MasteryMap(_mastery(f"f{rank}", category, "r") for rank, category in enumerate(Category))
+    mastery.save(path)
+    whole, found = path.read_bytes(), 0
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
+        try:
+            assert MasteryMap.load(path) == mastery, place
+        except InputError as fault:
+            assert "mastery.parquet" in str(fault)
+            found += 1
+    assert found > len(whole) / 5 / 4
+
+
 @pytest.mark.parametrize("content", [None, b"not parquet"])
 def test_what_is_not_a_mastery_map_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "mastery.parquet"

@@ -303,7 +303,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(
         elif part == "optimiser":
             patch.setattr(torch, "save", second_time(torch.save, at=4))
         else:
-            patch.setattr("instil.training.run.write_json", second_time(None, at=1))
+            patch.setattr("instil.training.run.seal", second_time(None, at=1))
         trained(tmp_path / "cut", config)
     saved = saving.latest(tmp_path / "cut")
     assert saved is not None and saved.name == ("checkpoint-6" if part == "result" else "checkpoint-3")
@@ -399,3 +399,36 @@ def test_a_model_that_cannot_recompute_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(type(lm.model), "supports_gradient_checkpointing", False)
     with pytest.raises(InputError, match="cannot compute activations again"):
         trained(tmp_path, settings(gradient_checkpointing=True), lm=lm)
+
+
+# ---- damage ----
+
+
+def test_best_weights_that_were_damaged_are_refused(tmp_path: Path) -> None:
+    """They are read when training ends, maybe by a run that was resumed long after they were written."""
+    with pytest.raises(Killed):
+        trained(tmp_path, settings(epochs=4), step=killed_at(8), stop=improving_until(1))
+    best = tmp_path / "best-1.safetensors"
+    whole = best.read_bytes()
+    for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:500], b""):
+        best.write_bytes(damaged)
+        with pytest.raises(RunFailed, match=r"best-1\.safetensors is missing or not as it was written"):
+            trained(tmp_path, settings(epochs=4), stop=improving_until(1))
+    best.write_bytes(whole)
+    assert trained(tmp_path, settings(epochs=4), stop=improving_until(1)).best_epoch == 1
+
+
+def test_a_run_whose_name_could_not_be_written_can_be_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note that a full disk or a kill left empty would say that the folder is another run's, for ever."""
+    write = Path.write_text
+
+    def full(self: Path, text: str, **rest: Any) -> int:
+        write(self, text[: len(text) // 2], **rest)
+        raise OSError(28, "No space left on device", str(self))
+
+    with monkeypatch.context() as patch, pytest.raises(RunFailed, match="No space left"):
+        patch.setattr(Path, "write_text", full)
+        trained(tmp_path / "run", settings(epochs=1))
+    assert trained(tmp_path / "run", settings(epochs=1)).epochs == 1

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from instil.cli.progress import Progress
 
 
+LONGEST_LINE = 2_000
+"""Characters of an error that are printed; `--json` has all of them."""
+
+
 @dataclass
 class Terminal:
     """The two streams of one command.
@@ -43,15 +47,21 @@ class Terminal:
         return Console(file=self.out, highlight=False, width=None if self.out.isatty() else 100, soft_wrap=False)
 
     def show(self, *parts: RenderableType) -> None:
-        """Print a result for people. Text is taken as it is: square brackets in a fact are no markup."""
+        """Print a result for people. Square brackets in a fact are no markup, control characters are shown as such."""
         if self.as_json or self.quiet:
             return
         for part in parts:
             if isinstance(part, str):
-                self.out.write(part + "\n")
+                self.out.write(printable(part) + "\n")
             else:
                 self.console.print(part)
         self.out.flush()
+
+    def show_data(self, text: str) -> None:
+        """Print what another program reads and is no JSON, such as CSV, as it is."""
+        if not self.as_json and not self.quiet:
+            self.out.write(text + "\n")
+            self.out.flush()
 
     def result(self, value: Any) -> None:
         """Print the result for machines, when they were asked for. Only the first is printed: it is one value."""
@@ -63,12 +73,14 @@ class Terminal:
     def note(self, text: str) -> None:
         """A remark that is no result."""
         if not self.quiet:
-            self.err.write(text + "\n")
+            self.err.write(printable(text) + "\n")
             self.err.flush()
 
     def fail(self, message: str, hint: str | None = None, details: Mapping[str, Any] | None = None) -> None:
         """One line on standard error (a second one for the hint), and with `--json` an object on standard output."""
-        self.err.write(f"instil: {' '.join(message.split())}\n")
+        line = " ".join(message.split())
+        cut = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}… [{len(line):,} characters]"
+        self.err.write(f"instil: {printable(cut)}\n")
         if hint:
             self.err.write(f"{hint}\n")
         self.err.flush()
@@ -104,10 +116,22 @@ def table(
     drawn = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
         numeric = position > 0 and bool(rows) and all(_numeric(row[position]) for row in rows)
-        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        drawn.add_column(printable(column), justify="right" if numeric else "left", overflow="fold")
     for place, row in enumerate(rows):
         drawn.add_row(*(Text(cell) for cell in row), end_section=last_apart and place == len(rows) - 2)
     return drawn
+
+
+def printable(text: str) -> str:
+    """Control characters and direction marks as \\x1b and \\u202e: no fact moves the cursor, colours what follows or
+    turns a line around. Line ends and tabs stay."""
+    return text.translate(_SEEN)
+
+
+_SEEN = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))} | {
+    code: f"\\u{code:04x}"
+    for code in (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 
 
 def percent(value: float | None) -> str:
@@ -121,7 +145,7 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def _numeric(cell: str) -> bool:

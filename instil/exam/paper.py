@@ -175,6 +175,7 @@ class Exam:
         """Write JSONL, atomically: a header with the fingerprint, then exemplars, questions and texts, a line each."""
         lines = list(self._lines())
         header = {**lines[0], "fingerprint": self.fingerprint, "left_out": [list(pair) for pair in self.left_out]}
+        header |= {"checksum": _header_mark(header)}  # The fingerprint is of what is asked, and covers no left_out.
         write_text(path, "".join(_line(line) + "\n" for line in (header, *lines[1:])))
 
     @staticmethod
@@ -190,7 +191,11 @@ class Exam:
             raise InputError("no such exam", file=path) from error
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("the exam cannot be read", file=path, found=str(error)) from error
-        exam, frozen = _parse(path, [line for line in text.split("\n") if line])
+        lines = [line for line in text.split("\n") if line]
+        exam, frozen = _parse(path, lines)
+        header = json.loads(lines[0])
+        if header.pop("checksum", None) not in (None, _header_mark(header)):
+            raise InputError("the header of the exam was changed after it was frozen", file=path, line=1)
         if exam.fingerprint != frozen:
             raise InputError(
                 "the exam was changed after it was frozen; build a new one instead",
@@ -226,6 +231,10 @@ class Exam:
 
 def _line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _header_mark(header: Mapping[str, Any]) -> str:
+    return fingerprint([_line(header)])
 
 
 def _parse(path: str | Path, lines: list[str]) -> tuple[Exam, str]:

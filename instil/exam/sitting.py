@@ -29,7 +29,7 @@ from instil.exam.paper import (
 )
 from instil.exam.writing import Forced, Writer
 from instil.facts import Role
-from instil.files import atomic, fingerprint
+from instil.files import atomic, broken, fingerprint, seal
 from instil.ledger.tables import to_arrow
 from instil.probe import Asked, Category, Mastery, MasteryMap, ProbeConfig, Question
 
@@ -204,7 +204,7 @@ class ExamResult:
         import pyarrow.parquet as pq
 
         with atomic(path) as draft:
-            pq.write_table(self.to_table(), draft)
+            pq.write_table(self.to_table(), draft, write_page_checksum=True)
 
     @staticmethod
     def load(path: str | Path, exam: Exam) -> ExamResult:
@@ -219,9 +219,9 @@ class ExamResult:
         if not Path(path).is_file():
             raise InputError("no such exam result", file=path)
         try:
-            table = pq.read_table(path)
-        except pa.ArrowInvalid as error:
-            raise InputError("not an exam result", file=path, found=str(error).splitlines()[0]) from error
+            table = pq.read_table(path, page_checksum_verification=True)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError("not an exam result", file=path, found=" ".join(str(error).split())[:200]) from error
         sat = (table.schema.metadata or {}).get(b"exam", b"").decode()
         if sat != exam.fingerprint:
             raise InputError("the result is that of another exam", file=path, found=sat, expected=exam.fingerprint)
@@ -271,7 +271,7 @@ def sit(exam: Exam, answerer: Answerer, *, progress: Told | None = None, keep: s
         if found is None:
             found = _sit_part(exam, part, answerer, partial(_tell_from, tell, done, total))
             if kept is not None:
-                _result_of(exam, found).save(kept)
+                _keep(_result_of(exam, found), kept)
         answers += found
         done += len(found)
         tell(done, total)
@@ -340,7 +340,7 @@ def _sit_texts(exam: Exam, answerer: Answerer, kept: Path | None) -> list[TextSc
     if len(scores) != len(names):
         raise InputError("the answerer did not score every text", found=f"{len(scores)} of {len(names)}")
     if kept is not None:
-        _result_of(exam, (), scores).save(kept)
+        _keep(_result_of(exam, (), scores), kept)
     return scores
 
 
@@ -354,7 +354,7 @@ def _sit_openings(exam: Exam, answerer: Answerer, kept: Path | None) -> list[str
     if len(texts) != len(names):
         raise InputError("the answerer did not go on with every text", found=f"{len(texts)} of {len(names)}")
     if kept is not None:
-        _result_of(exam, (), (), texts).save(kept)
+        _keep(_result_of(exam, (), (), texts), kept)
     return texts
 
 
@@ -378,6 +378,15 @@ def _kept_part(keep: str | Path | None, part: str, exam: Exam, answerer: Answere
     return Path(keep) / f"{part}-{fingerprint([exam.fingerprint, answerer.fingerprint])}.parquet"
 
 
+def _seal_of(kept: Path) -> Path:
+    return kept.with_suffix(".json")
+
+
+def _keep(result: ExamResult, path: Path) -> None:
+    result.save(path)
+    seal(_seal_of(path), [path])
+
+
 def _read_part(path: Path, exam: Exam, part: str) -> list[Answer] | None:
     items = exam.by_part[part]
     rows = _kept_rows(path, [item.question.id for item in items])
@@ -385,14 +394,13 @@ def _read_part(path: Path, exam: Exam, part: str) -> list[Answer] | None:
 
 
 def _kept_rows(path: Path, names: Sequence[str]) -> dict[str, dict[str, Any]] | None:
-    """The rows of a finished part by question id; None when it is not there, or not whole."""
-    import pyarrow as pa
+    """The rows of a finished part by question id; None when it is not there, or not as it was kept: asked again, it is
+    the same."""
     import pyarrow.parquet as pq
 
-    try:
-        rows = {row["question_id"]: row for row in pq.read_table(path).to_pylist()}
-    except (FileNotFoundError, pa.ArrowInvalid):
+    if broken(_seal_of(path)) is not None:
         return None
+    rows = {row["question_id"]: row for row in pq.read_table(path).to_pylist()}
     return rows if rows.keys() == set(names) else None
 
 

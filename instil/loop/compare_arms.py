@@ -51,8 +51,8 @@ class Arm:
 
     @property
     def folder(self) -> str:
-        """The name as a folder: letters, digits and `+ - . = _` only."""
-        return re.sub(r"[^A-Za-z0-9+.=_-]", "_", self.name)
+        """The name as a folder: letters, digits and `+ - . = _` only, and no dot in front: ".." is another folder."""
+        return re.sub(r"[^A-Za-z0-9+.=_-]|^\.", "_", self.name)
 
     def settings(self, common: Mapping[str, Any]) -> dict[str, Any]:
         """The method's settings: the common ones, then the additions', then the arm's own."""
@@ -83,6 +83,13 @@ def read_arms(methods: str | Sequence[str | Arm] | None, file: str | Path | None
         arms += _from_file(Path(file))
     seen: dict[str, str] = {}
     for arm in arms:
+        if not arm.name.isprintable() or len(arm.name) > 200:
+            raise InputError(
+                "the name of an arm has control characters or is too long",
+                field="--methods",
+                found=ascii(arm.name)[:80],
+                expected="at most 200 printable characters",
+            )
         if arm.folder.lower() in seen:
             raise InputError(
                 "two arms have one name", field="--methods", found=f"{seen[arm.folder.lower()]}, {arm.name}"

@@ -6,7 +6,6 @@ that were never trained on. *Lost*: of the held-back facts that were known befor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from instil.exam import is_abstention
 from instil.exam import statistics as st
 from instil.exam.comparing import Compared, corrected, difference, enough_resamples, learned_words, lost_words
 from instil.exam.verdicts import CONFIDENT
+from instil.files import read_sealed
 from instil.ledger import Ledger
 from instil.loop.compare_plan import Plan, Trial, by_arm
 from instil.loop.compare_words import headline
@@ -110,7 +110,7 @@ def _false_claims(path: Path, plan: Plan) -> dict[str, bool]:
     answer could not be scored, before or after, are not in it."""
     if not plan.base.exam.confidence_sets:
         return {}
-    run_id = json.loads((path / "summary.json").read_text("utf-8"))["run_id"]
+    run_id = read_sealed(path / "summary.json")["run_id"]
     columns = ("fact_id", "known", "greedy_answer", "answers", "p_own")
     found: list[dict[str, bool]] = []
     for when in ("before", "after"):
@@ -171,7 +171,7 @@ def summarise(
         "measures": dict(MEASURES),
         "learned_in": "other wordings" if worded else "the wording taught, since no target fact has another",
         "budget": {"flops": plan.budget, "given": plan.budget_given},
-        "exam_before": json.loads((folder.work / "before" / "cost.json").read_text(encoding="utf-8")),
+        "exam_before": read_sealed(folder.work / "before" / "cost.json"),
         "level": how.level,
         "arms": arms,
         "pairs": pairs,
@@ -200,7 +200,7 @@ def _arm(
     name = first.arm.name
     own = frame[frame["arm"] == name]
     paths = {trial.seed: done[name, trial.seed] for trial in group if (name, trial.seed) in done}
-    summaries = {seed: json.loads((path / "summary.json").read_text("utf-8")) for seed, path in paths.items()}
+    summaries = {seed: read_sealed(path / "summary.json") for seed, path in paths.items()}
     runs = [_run(plan, seed, paths[seed], told, own) for seed, told in summaries.items()]
     over = [run["seed"] for run in runs if run["ended"] == "over the budget"]
     reason = "no run of it was finished" if not runs else "it spent more than the budget" if over else None

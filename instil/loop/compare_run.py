@@ -8,7 +8,6 @@ begun again without touching another's record, and no two writers meet. `compari
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from instil import exam as exams
 from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
-from instil.files import atomic, write_json, write_text
+from instil.files import atomic, read_sealed, write_sealed, write_text
 from instil.ledger import Ledger
 from instil.lesson import Tell
 from instil.loop.compare_arms import Arm, read_arms
 from instil.loop.compare_figures import rows_of, summarise
 from instil.loop.compare_plan import Forecast, Plan, Trial, forecast, read_plan
-from instil.loop.folder import RunFolder, claimed, refuse_foreign
+from instil.loop.folder import RunFolder, claimed, refuse_changed, refuse_foreign
 from instil.loop.run import Run, SharedExam, exam_of
 
 if TYPE_CHECKING:
@@ -54,16 +53,14 @@ class Comparison:
         """Read a comparison from its folder.
 
         Raises:
-            InputError: there is none.
+            InputError: there is none, or its summary is not as it was written.
         """
         path = Path(out) / "summary.json"
         try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
+            summary = read_sealed(path)
         except FileNotFoundError:
             raise InputError("there is no finished comparison", file=out) from None
-        except ValueError as fault:
-            raise InputError("not JSON", file=path, found=str(fault)) from None
-        if not isinstance(summary, dict) or summary.get("kind") != "comparison":
+        if summary.get("kind") != "comparison":
             raise InputError("this is no comparison", file=path)
         return Comparison(Path(out), summary)
 
@@ -83,9 +80,15 @@ class Comparison:
 
     @cached_property
     def _frame(self) -> pd.DataFrame:
-        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
-        return pd.read_parquet(self.out / "comparison.parquet")
+        path = self.out / "comparison.parquet"
+        try:
+            frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        except (OSError, ValueError, pa.ArrowException) as fault:
+            raise InputError("the rows of the comparison cannot be read", file=path, found=str(fault)[:200]) from fault
+        return frame
 
     def to_pandas(self) -> pd.DataFrame:
         """A row a fact, arm and seed: its verdict, whether it was known before and is known now, its probabilities."""
@@ -212,7 +215,7 @@ def exam_before(plan: Plan, folder: RunFolder, tell: Tell) -> exams.Exam:
             keep=kept,
         )
     if not (kept / "cost.json").exists():
-        write_json(kept / "cost.json", meter.to_dict())
+        write_sealed(kept / "cost.json", meter.to_dict())
     result.mastery("as_worded").save(folder.mastery("before"))
     return exam
 
@@ -227,6 +230,7 @@ def attempt(
     """Run one arm with one seed, or go on with it; what went wrong if it failed, so that the others can go on."""
     home = run_folder(folder, trial)
     if home.summary.exists():
+        refuse_changed(home, read_sealed(home.summary))
         _clear(home, plan)
         return None
 
@@ -243,7 +247,7 @@ def attempt(
             "arm": trial.arm.name,
             "seed": trial.seed,
             "error": type(error).__name__,
-            "message": " ".join(str(error).split()) or type(error).__name__,
+            "message": _in_one_line(error),
         }
     finally:
         _free_memory()
@@ -270,14 +274,19 @@ def settle(
     rows = rows_of(plan, done)
     summary = summarise(plan, exam, folder, rows, done, failures, command)
     with atomic(folder.path / "comparison.parquet") as draft:
-        pq.write_table(rows, draft)
+        pq.write_table(rows, draft, write_page_checksum=True)
     for form, name in TABLES.items():
         write_text(folder.path / name, table(summary, form))
     build_comparison_report(folder.path, summary)
-    write_json(folder.summary, summary)
+    write_sealed(folder.summary, summary)
     if not failures:
         shutil.rmtree(folder.work, ignore_errors=True)
-    return Comparison(folder.path, json.loads(folder.summary.read_text(encoding="utf-8")))
+    return Comparison.load(folder.path)
+
+
+def _in_one_line(error: Exception, limit: int = 1_000) -> str:
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= limit else f"{line[:limit]}… [{len(line):,} characters]"
 
 
 def _clear(home: RunFolder, plan: Plan) -> None:

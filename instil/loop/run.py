@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from instil import exam as exams
 from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
-from instil.files import fingerprint, write_json
+from instil.files import fingerprint, read_sealed, refuse_broken, seal, write_json, write_sealed
 from instil.ledger import Ledger, seen_from
 from instil.lesson import Lesson, Roles, Tell
 from instil.loop import frames
 from instil.loop.earlier import Earlier, earlier_lessons, exemplars_for
-from instil.loop.folder import RunFolder, claimed, refuse_foreign
+from instil.loop.folder import RunFolder, claimed, files_of, refuse_changed, refuse_foreign
 from instil.loop.inputs import Inputs, read_inputs, too_long
 from instil.loop.states import AFTER, KeptStates, check_keep, kept_in_words, states_kept
 from instil.loop.summary import set_up, summarise
@@ -176,8 +176,10 @@ def teach(
         if not folder.summary.exists():
             tell(kept_in_words(inputs, keep_states), 0, None)
             Run(inputs, folder, Ledger(record), tell, command, keep_states).to_the_end()
+        summary = read_sealed(folder.summary)
+        refuse_changed(folder, summary)
         shutil.rmtree(folder.work, ignore_errors=True)
-        return TeachResult(folder.path, json.loads(folder.summary.read_text(encoding="utf-8")))
+        return TeachResult(folder.path, summary)
 
 
 @dataclass(frozen=True)
@@ -285,8 +287,8 @@ class Run:
                 keep=keep,
             )
         if not cost.exists():
-            write_json(cost, meter.to_dict())
-        self.exam_meter.add(json.loads(cost.read_text(encoding="utf-8")))
+            write_sealed(cost, meter.to_dict())
+        self.exam_meter.add(read_sealed(cost))
         self.sit_harness(model, when)
         rows = result.rows(run_id=self.run_id, state_id=f"{self.run_id}:{when}", start=start or result)
         self.ledger.append("answers", rows, key=f"{self.run_id}/exam-{when}")
@@ -300,7 +302,7 @@ class Run:
             from instil.exam.harness import run_tasks
 
             self.tell(f"tasks of lm-eval {when} teaching", 0, None)
-            write_json(file, run_tasks(model, self.inputs.exam.lm_eval_tasks))
+            write_sealed(file, run_tasks(model, self.inputs.exam.lm_eval_tasks))
 
     def harness_file(self, when: str) -> Path:
         return self.folder.work / f"lm-eval-{when}.json"
@@ -332,11 +334,19 @@ class Run:
         )
 
     def saved(self, lesson: Lesson) -> LanguageModel:
-        """The taught model as a stranger will find it: written at its starting precision, loaded from the file."""
+        """The taught model as a stranger will find it: written at its starting precision, loaded from the file.
+
+        Raises:
+            RunFailed: it was written before the run was interrupted, and is not as it was written.
+        """
         from instil.model import load, save
 
-        if not self.folder.model.exists():
+        written = self.folder.work / "model.json"
+        if written.exists() and self.folder.model.exists():
+            refuse_broken(written, self.folder.model)
+        else:
             save(lesson.taught(), self.folder.model, dtype=self.inputs.model.dtype)
+            seal(written, (path for path in sorted(self.folder.model.rglob("*")) if path.is_file()))
         return load(
             self.folder.model,
             dtype=str(self.inputs.model.dtype).removeprefix("torch."),
@@ -345,13 +355,13 @@ class Run:
         )
 
     def report(self, summary: Mapping[str, Any]) -> None:
-        """The page, then the summary, whose presence says that the run is finished."""
+        """The page, then the summary with the files' fingerprints: its presence says that the run is finished."""
         from instil.report import build_report
 
         self.tell("writing the report", 0, None)
         write_json(self.folder.work / "summary.json", summary)
         build_report(self.folder.path, summary=summary, ledger=self.ledger)
-        write_json(self.folder.summary, summary)
+        write_sealed(self.folder.summary, {**summary, "files": files_of(self.folder)})
 
     # ---------------------------------------------------------------- records
 
@@ -401,8 +411,8 @@ class Run:
         """When the run was begun, not when it was last resumed."""
         mark = self.folder.work / "started.json"
         if not mark.exists():
-            write_json(mark, datetime.now(UTC).isoformat(timespec="seconds"))
-        return str(json.loads(mark.read_text()))
+            write_sealed(mark, {"started": datetime.now(UTC).isoformat(timespec="seconds")})
+        return str(read_sealed(mark)["started"])
 
 
 NO_FACTS = FactSet(())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil import exam as exams
+from instil.files import read_sealed
 from instil.loop.hardware import commit, hardware
 from instil.version import __version__
 
@@ -95,7 +95,7 @@ def harness_figures(run: Run) -> dict[str, Any]:
         return {}
     from instil.exam.harness import figures_of
 
-    before, after = (json.loads(run.harness_file(when).read_text(encoding="utf-8")) for when in ("before", "after"))
+    before, after = (read_sealed(run.harness_file(when)) for when in ("before", "after"))
     found = figures_of(before, after, run.inputs.exam.level)
     told = {task: {name: one.to_dict() for name, one in row.items()} for task, row in found.items()}
     return {"lm_eval": told}

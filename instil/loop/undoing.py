@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError, RunFailed
-from instil.files import claim, fingerprint
+from instil.files import claim, fingerprint, read_sealed
 from instil.ledger import Ledger, open_ledger, places_of, seen_from, state_called
 from instil.loop.folder import RunFolder
 
@@ -90,7 +90,7 @@ def run_in(folder: RunFolder, ledger: Ledger) -> str:
         InputError: the ledger holds no run.
     """
     if folder.summary.is_file():
-        return str(json.loads(folder.summary.read_text(encoding="utf-8"))["run_id"])
+        return str(read_sealed(folder.summary)["run_id"])
     runs = ledger.runs()
     if not runs:
         raise InputError("the ledger holds no run", file=ledger.folder)

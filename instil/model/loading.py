@@ -211,6 +211,8 @@ def _with_weights(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError("not a model folder", file=str(folder), expected="a folder with config.json and safetensors")
     names = sorted(path.name for path in folder.iterdir())
+    for index in (name for name in names if name.endswith(".safetensors.index.json")):
+        _refuse_other_weights(folder / index)
     if any(name.endswith(".safetensors") and not name.startswith("adapter") for name in names):
         return _with_config(folder)
     if "adapter_config.json" in names:
@@ -224,6 +226,20 @@ def _with_weights(folder: Path) -> Path:
             expected="*.safetensors",
         )  # fmt: skip
     raise InputError("the model folder has no weights", file=str(folder), expected="*.safetensors")
+
+
+def _refuse_other_weights(index: Path) -> None:
+    """An index of weights may name safetensors beside it and nothing else: what it names is opened by its ending."""
+    try:
+        files = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
+        raise InputError("the index of the weights cannot be read", file=str(index)) from fault
+    for name in sorted(map(str, files)):
+        if not name.endswith(".safetensors") or Path(name).name != name:
+            raise InputError(
+                "the index of the weights names a file that is not beside it, or may run code", file=str(index),
+                found=repr(name)[:80], expected="*.safetensors in the same folder",
+            )  # fmt: skip
 
 
 def _config(place: str | Path, remote_code: bool) -> Any:
@@ -306,13 +322,21 @@ def _stored_dtype(place: str | Path, config: Any) -> str:
     files = sorted(place.glob("*.safetensors")) if isinstance(place, Path) else []
     if files:
         try:
-            with files[0].open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        except (ValueError, OSError, OverflowError, MemoryError) as fault:
-            raise InputError("the weights cannot be read", file=str(files[0])) from fault
-        kinds = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
+            kinds = _kinds(files[0])
+        except (ValueError, OSError, KeyError, TypeError, AttributeError) as fault:
+            raise InputError("the weights cannot be read: this is no safetensors file", file=str(files[0])) from fault
         return "bfloat16" if kinds == {"BF16"} else "float32"
     return str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+
+
+def _kinds(file: Path) -> set[str]:
+    """The precisions in a safetensors file's header. Where a pickle has that, it names a length beyond its own."""
+    with file.open("rb") as weights:
+        length = int.from_bytes(weights.read(8), "little")
+        if length > file.stat().st_size:
+            raise ValueError(length)
+        header = json.loads(weights.read(length))
+    return {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
 
 
 def multiplies_bfloat16() -> bool:

@@ -16,7 +16,7 @@ from instil.files import atomic
 from instil.probe.categories import Category
 from instil.probe.config import PROTOCOL
 from instil.probe.guessing import LIKELY, could_be_guessed
-from instil.probe.mastery_rows import HeldRows, Mastery, StoredRows, schema
+from instil.probe.mastery_rows import HeldRows, Mastery, StoredRows, map_writer, schema
 
 if TYPE_CHECKING:
     import pandas
@@ -161,9 +161,7 @@ class MasteryMap(Sequence[Mastery]):
 
     def save(self, path: str | Path) -> None:
         """Write Parquet, atomically."""
-        import pyarrow.parquet
-
-        with atomic(path) as draft, pyarrow.parquet.ParquetWriter(draft, schema()) as writer:
+        with atomic(path) as draft, map_writer(draft) as writer:
             for table in self._rows.tables():
                 writer.write_table(table)
 

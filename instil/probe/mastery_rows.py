@@ -16,6 +16,7 @@ from instil.probe.questions import Asked, Question
 
 if TYPE_CHECKING:
     import pyarrow
+    import pyarrow.parquet
 
 CHUNK = 1 << 14
 """Rows that become a table at once."""
@@ -110,7 +111,7 @@ class HeldRows(Sequence[Mastery]):
 class StoredRows(Sequence[Mastery]):
     """Rows in a Parquet file, read when they are asked for. One row group is kept, the last that was looked into.
 
-    The file is held open: it may be replaced or removed meanwhile.
+    The file is held open: it may be replaced or removed meanwhile. Its pages have checksums, which are compared.
 
     Raises:
         InputError: the file is missing or not a mastery map; a value that does not belong is found when it is read.
@@ -123,9 +124,12 @@ class StoredRows(Sequence[Mastery]):
         if not self._path.is_file():
             raise InputError("no such mastery map", file=path)
         with self._readable():
-            self._file = pyarrow.parquet.ParquetFile(self._path)
+            self._file = pyarrow.parquet.ParquetFile(self._path, page_checksum_verification=True)
             if missing := [name for name in schema().names if name not in self._file.schema_arrow.names]:
                 raise ValueError(f"no column {missing[0]}")
+            kinds = {field.name: field.type for field in self._file.schema_arrow}
+            if other := [field.name for field in schema() if kinds[field.name] != field.type]:
+                raise ValueError(f"column {other[0]} is of another kind")
             groups = (self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups))
             self._starts = [0, *accumulate(groups)]
         self._kept: tuple[int, list[Mastery]] = (-1, [])
@@ -175,6 +179,7 @@ class StoredRows(Sequence[Mastery]):
         for group in range(len(self._starts) - 1):
             with self._readable():
                 table = self._file.read_row_group(group, columns=wanted)
+                table.validate()
             yield table
 
     @contextmanager
@@ -183,14 +188,22 @@ class StoredRows(Sequence[Mastery]):
 
         try:
             yield
-        except (pyarrow.ArrowInvalid, TypeError, ValueError) as fault:
-            raise InputError(f"not a mastery map: {str(fault).splitlines()[0]}", file=self._path) from fault
+        except (pyarrow.ArrowException, OSError, TypeError, ValueError) as fault:
+            what = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+            raise InputError(f"not a mastery map: {what}", file=self._path) from fault
 
 
 def table_of(rows: Iterable[Mastery]) -> pyarrow.Table:
     import pyarrow
 
     return pyarrow.Table.from_pylist([row.to_dict() for row in rows], schema=schema())
+
+
+def map_writer(path: Path) -> pyarrow.parquet.ParquetWriter:
+    """Writes `mastery.parquet`, with a checksum for each page: Parquet has none of its own accord."""
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetWriter(path, schema(), write_page_checksum=True)
 
 
 def row_of(values: dict[str, Any]) -> Mastery:

@@ -69,7 +69,8 @@ class Preparer:
         sets = self._exemplars.for_question(question)[: self._config.exemplar_sets]
         listed = Answers.of(map(prompts.answer_ids, question.answers), prompts.tails, prompts.stop_ids)
         if not listed.ends:
-            raise InputError("no answer that could be generated", field=question.fact_id, found=repr(question.answers))
+            found = repr(question.answers)[:80]
+            raise InputError("no answer that could be generated", field=question.fact_id, found=found)
         prefixes = tuple(map(self._prefix, sets))
         question_ids = prompts.question_ids(question.text)
         longest = max(map(len, prefixes)) + len(question_ids)

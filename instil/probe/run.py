@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
 from instil.facts import Fact, FactSet
-from instil.files import sweep, write_json
+from instil.files import sweep
 from instil.probe.asking import BLOCK, Asker, ask
 from instil.probe.config import PROTOCOL, ProbeConfig
 from instil.probe.exemplars import ExemplarSets, exemplar_sets
@@ -171,6 +171,7 @@ class _Run:
             self._shards.begin(self._plan, self._batches())
         sweep(self.out)
         if state == "finished":
+            self._shards.refuse_changed()
             self._shards.clear()
             return {"finished": True, "plan": self._plan}
         return {
@@ -261,7 +262,7 @@ class _Run:
             cost=cost,
             started=started,
         )
-        write_json(self._shards.summary, described)
+        self._shards.finish(described)
         self._shards.clear()
 
 

@@ -6,7 +6,6 @@ or not at all, so after a kill at any moment what is there counts and what is mi
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError, RunFailed
-from instil.files import atomic, is_draft, write_json
-from instil.probe.mastery_rows import schema
+from instil.files import atomic, fingerprint_file, is_draft, read_sealed, write_sealed
+from instil.probe.mastery_rows import map_writer, schema
 from instil.probe.memory import Limits
 
 if TYPE_CHECKING:
@@ -86,19 +85,30 @@ class Shards:
         if not resume:
             state = "a finished run" if done else "an unfinished run; --resume goes on with it"
             raise InputError(f"the out folder holds {state}", file=self.out, expected="a new or empty folder")
-        found = json.loads(record.read_text(encoding="utf-8"))
-        found = found.get("plan") if done else found
+        found = read_sealed(record)
+        found = found.get("plan", {}) if done else found
         other = [name for name in plan if not isinstance(found, dict) or found.get(name) != plan[name]]
         if other:
             raise InputError("the out folder holds another run", file=self.out, found=f"other {', '.join(other)}")
         return "finished" if done else "unfinished"
 
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary, whose presence says that the probe is finished, with the fingerprint of the map."""
+        write_sealed(self.summary, {**summary, "files": {self.map.name: fingerprint_file(self.map)}})
+
+    def refuse_changed(self) -> None:
+        """Raises `RunFailed` when the map of a finished probe is not as it was written."""
+        for name, mark in read_sealed(self.summary).get("files", {}).items():
+            path = self.out / name
+            if path.is_file() and fingerprint_file(path) != mark:
+                raise RunFailed(f"{path} is not as the probe left it; probe again, into another folder")
+
     def begin(self, plan: Mapping[str, Any], batches: Mapping[str, Any]) -> None:
-        write_json(self._plan, {**plan, BATCHES: dict(batches)})
+        write_sealed(self._plan, {**plan, BATCHES: dict(batches)})
 
     def batches(self) -> dict[str, Any]:
         """How the parts that are there were computed."""
-        found: dict[str, Any] = json.loads(self._plan.read_text(encoding="utf-8"))[BATCHES]
+        found: dict[str, Any] = read_sealed(self._plan)[BATCHES]
         return found
 
     def clear(self) -> None:
@@ -120,16 +130,16 @@ class Shards:
         import pyarrow.parquet
 
         with atomic(self._parts / f"{start:09}.parquet") as draft:
-            pyarrow.parquet.write_table(table, draft)
+            pyarrow.parquet.write_table(table, draft, write_page_checksum=True)
 
     def note(self, halving: Halving) -> None:
         """Record that batches were halved, before anything is computed with smaller ones."""
         name = f"halved-{halving.from_fact:09}-{halving.batch_tokens}-{halving.batch_logits}-{halving.rank}.json"
-        write_json(self._parts / name, halving.to_dict())
+        write_sealed(self._parts / name, halving.to_dict())
 
     def halvings(self) -> list[Halving]:
         """In the order of the parts; within one the larger batches first."""
-        found = [Halving(**json.loads(path.read_text("utf-8"))) for path in self._parts.glob("halved-*.json")]
+        found = [Halving(**read_sealed(path)) for path in self._parts.glob("halved-*.json")]
         return sorted(found, key=lambda one: (one.from_fact, -one.batch_tokens, -one.batch_logits, one.rank))
 
     def join(self, count: int, ids: Callable[[int], list[str]], seen: Callable[[int, pyarrow.Table], None]) -> None:
@@ -140,11 +150,9 @@ class Shards:
             seen: is given each part, in order.
 
         Raises:
-            RunFailed: a part cannot be read, or holds other facts.
+            RunFailed: a part cannot be read, is not as it was written, or holds other facts.
         """
-        import pyarrow.parquet
-
-        with atomic(self.map) as draft, pyarrow.parquet.ParquetWriter(draft, schema()) as writer:
+        with atomic(self.map) as draft, map_writer(draft) as writer:
             for start, table in self._tables(count):
                 if table["fact_id"].to_pylist() != ids(start):
                     raise RunFailed(f"the part {start} of the probe holds other facts; remove it: {self._parts}")
@@ -157,6 +165,11 @@ class Shards:
         for start in range(0, count, self.size):
             path = self._parts / f"{start:09}.parquet"
             try:
-                yield start, pyarrow.parquet.read_table(path)
-            except pyarrow.ArrowInvalid as fault:
+                table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
+                table.validate(full=True)
+                whole = table.schema.equals(schema())
+            except (pyarrow.ArrowException, OSError, ValueError) as fault:
                 raise RunFailed(f"a part of the probe cannot be read; remove it and resume: {path}") from fault
+            if not whole:
+                raise RunFailed(f"a part of the probe has other columns; remove it and resume: {path}")
+            yield start, table

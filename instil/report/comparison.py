@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.errors import InputError
-from instil.files import write_text
+from instil.files import read_sealed, write_text
 from instil.report import page, words
 from instil.report.comparison_picture import spending, style, trade_off
 from instil.report.comparison_tables import table
@@ -35,13 +35,13 @@ def build_comparison_report(folder: str | Path, summary: Mapping[str, Any] | Non
         summary: the content of its `summary.json`, which is read otherwise.
 
     Raises:
-        InputError: the folder holds no comparison.
+        InputError: the folder holds no comparison, or its summary is not as it was written.
     """
     folder = Path(folder)
     if summary is None:
         if not is_comparison(folder):
             raise InputError("the folder holds no finished comparison", file=folder)
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = read_sealed(folder / "summary.json")
     path = folder / "report.html"
     write_text(path, render(summary or {}))
     return path

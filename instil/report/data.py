@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
+from instil.files import read_sealed
 from instil.report import facts, words
 from instil.report.cards import cards, paired_figures
 from instil.report.curves import learning_curves
@@ -109,10 +110,15 @@ def describe(record: Record) -> dict[str, Any]:
         "level": _level(record.summary),
         "lost": _examples(by_role.get("held_back", []), ("corrupted", "forgotten")),
         "facts": {"packed": packed, **kept, "notes": notes, "choices": _choices(record.verdicts)},
-        "left_out": [{"what": row["what"], "reason": row["reason"]} for row in record.left_out],
+        "left_out": [_left_out(row) for row in record.left_out],
         "warnings": _warnings(record, by_role),
         "reproduce": _reproduce(record),
     }
+
+
+def _left_out(row: Row) -> dict[str, str]:
+    """What was left out may be named by an id of any length."""
+    return {name: words.shortened(str(row[name]), facts.LONGEST_TEXT) for name in ("what", "reason")}
 
 
 def _ledger_of(folder: Path, summary: Mapping[str, Any]) -> Ledger:
@@ -131,13 +137,7 @@ def _summary_beside(folder: Path) -> Mapping[str, Any]:
     path = folder / "summary.json"
     if not path.is_file():
         return {}
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as fault:
-        raise InputError("not JSON", file=path, found=str(fault)) from fault
-    if not isinstance(summary, dict):
-        raise InputError("not a summary", file=path, found=type(summary).__name__, expected="an object")
-    return summary
+    return read_sealed(path)
 
 
 def _by_role(verdicts: Iterable[Row]) -> dict[str, list[Row]]:
@@ -321,7 +321,7 @@ def _choices(verdicts: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def _warnings(record: Record, by_role: Mapping[str, Sequence[Row]]) -> list[str]:
-    warnings = [str(line) for line in record.summary.get("warnings") or ()]
+    warnings = [words.shortened(str(line), facts.LONGEST_EVIDENCE) for line in record.summary.get("warnings") or ()]
     status = record.run.get("status")
     if status not in (None, "done", "finished"):
         warnings.append(f"The run is marked “{status}”: what follows is what the ledger holds so far.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from instil.errors import InputError, RunFailed
-from instil.files import atomic
+from instil.files import atomic, read_sealed, refuse_broken, seal
 
-WEIGHTS, STATE = "trained.safetensors", "instil.json"
+WEIGHTS, STATE, SEAL = "trained.safetensors", "instil.json", "seal.json"
 
 
 def save_weights(parameters: Mapping[str, Tensor], path: Path) -> None:
@@ -32,10 +31,15 @@ def load_weights(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
 
     Raises:
         InputError: the file holds other parameters.
+        RunFailed: it cannot be read.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    saved = load_file(path)
+    try:
+        saved = load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RunFailed(f"the weights in {path} cannot be read: {error}") from error
     if saved.keys() != parameters.keys():
         raise InputError("the checkpoint holds other parameters than are trained", file=path)
     with torch.no_grad():
@@ -49,9 +53,16 @@ def latest(folder: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
+def refuse_damaged(checkpoint: Path) -> None:
+    """Raises `RunFailed` when a file of a complete checkpoint is not as it was written.
+
+    Safetensors and pickles of the optimiser have no checksum of their own: a flipped bit would be another weight.
+    """
+    refuse_broken(checkpoint / SEAL, checkpoint)
+
+
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    return state
+    return read_sealed(checkpoint / STATE)
 
 
 def draft_folder(folder: Path) -> Path:
@@ -62,9 +73,10 @@ def draft_folder(folder: Path) -> Path:
 def publish(folder: Path, name: str) -> None:
     """Give a finished draft its name, durably, and remove the checkpoints before it."""
     draft = draft_folder(folder) / name
-    for file in draft.rglob("*"):
-        if file.is_file():
-            _sync(file)
+    files = sorted(path for path in draft.rglob("*") if path.is_file())
+    for file in files:
+        _sync(file)
+    seal(draft / SEAL, files)
     _sync(draft)
     target = folder / name
     if target.exists():

@@ -17,7 +17,8 @@ from torch import nn
 from transformers import TrainingArguments
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 
-from instil.errors import InputError
+from instil.errors import InputError, RunFailed
+from instil.files import fingerprint_file
 from instil.training import checkpoints
 from instil.training.config import Budget, TrainConfig
 from instil.training.engine import Batcher, Engine, Windows
@@ -47,6 +48,7 @@ class Memory:
     computed_tokens: int = 0
     micro_tokens: int = 0
     best_epoch: int | None = None
+    best_mark: str | None = None
     ended_by: str | None = None
     epoch_losses: list[float] = field(default_factory=list)
     losses_of_epoch: list[float] = field(default_factory=list)
@@ -112,6 +114,7 @@ class Course(TrainerCallback):
         self.memory.notes += self.layout.notes
         checkpoint = checkpoints.latest(self.folder)
         if checkpoint is not None:
+            checkpoints.refuse_damaged(checkpoint)
             self._recall(checkpoint)
         with self.meter.timing("training"), recomputing(self.lm.model, config.gradient_checkpointing):
             self.engine.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
@@ -252,11 +255,12 @@ class Course(TrainerCallback):
         decision = _agreed(answer if isinstance(answer, Decision) else Decision(stop=bool(answer)))
         memory.decisions.append(decision)
         if decision.best:
-            memory.best_epoch = progress.epoch
+            memory.best_epoch, memory.best_mark = progress.epoch, None
             goes_on = not decision.stop and progress.epoch < self.config.epochs
             if self.config.restore_best and goes_on and self.is_main:
                 with checkpoints.writing("the best weights", self.folder):
                     checkpoints.save_weights(self.ready.trained, self.best_file(progress.epoch))
+                    memory.best_mark = fingerprint_file(self.best_file(progress.epoch))
                 if self.config.save_every == "never":
                     self._prune_best()
         if decision.stop:
@@ -295,6 +299,17 @@ class Course(TrainerCallback):
     def _time_to_save(self) -> bool:
         # Several ranks save together, so no rank may go by its own clock.
         return self.engine.args.world_size > 1 or time.monotonic() - self._saved_at >= self.config.save_seconds
+
+    def load_best(self, epoch: int) -> None:
+        """Put the best epoch's weights back.
+
+        Raises:
+            RunFailed: their file is missing, or not as it was written.
+        """
+        file, mark = self.best_file(epoch), self.memory.best_mark
+        if not file.is_file() or (mark is not None and fingerprint_file(file) != mark):
+            raise RunFailed(f"{file} is missing or not as it was written; remove {self.folder} and resume")
+        checkpoints.load_weights(self.ready.trained, file)
 
     def check_reached(self) -> None:
         """Every weight that was asked for by name must have had a gradient; of the others a note is made.

@@ -22,7 +22,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
 from instil.errors import InputError, RunFailed
-from instil.files import write_json
+from instil.files import write_sealed
 from instil.training import checkpoints
 from instil.training.attention import quickest_attention
 from instil.training.batches import MicroBatch, collate, share_of_loss
@@ -243,7 +243,7 @@ class Engine(Trainer):
                 torch.distributed.barrier()
             remembered = self.remembered()  # on all ranks: it sums over them
             if self.args.should_save:
-                write_json(checkpoints.draft_folder(folder) / name / checkpoints.STATE, remembered)
+                write_sealed(checkpoints.draft_folder(folder) / name / checkpoints.STATE, remembered)
                 checkpoints.publish(folder, name)
             if self.args.world_size > 1:
                 torch.distributed.barrier()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.errors import InputError
-from instil.files import fingerprint, write_json
+from instil.files import fingerprint, is_draft, read_sealed, refuse_broken, seal, write_text
 from instil.training import checkpoints
 from instil.training.config import Budget, TrainConfig
 from instil.training.course import Course, undisturbed
@@ -184,11 +183,12 @@ def _claim(folder: Path, identity: str) -> None:
     if note.is_file():
         if note.read_text(encoding="utf-8").strip() != identity:
             raise InputError("the folder holds another training run (other model, examples or settings)", file=folder)
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not all(map(is_draft, folder.iterdir())):
         raise InputError("the folder is not empty and holds no training run", file=folder)
     with checkpoints.writing("the run's name", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(identity + "\n", encoding="utf-8")
+        if not note.is_file():  # A note that was cut off half way would make the folder another run's.
+            write_text(note, identity + "\n")
         checkpoints.discard_draft(folder)
 
 
@@ -198,7 +198,7 @@ def _finish(course: Course) -> TrainResult:
     last = len(memory.epoch_losses)
     restored = memory.best_epoch if config.restore_best else None
     if restored is not None and restored != last:
-        checkpoints.load_weights(ready.trained, course.best_file(restored))
+        course.load_best(restored)
     course.check_reached()
     ready.check_frozen()
     adapter = folder / "adapter" if config.adapter is not None and config.adapter.keep else None
@@ -225,7 +225,7 @@ def _finish(course: Course) -> TrainResult:
     with checkpoints.writing("the result", folder):
         if config.save_every != "never" and course.is_main:
             checkpoints.save_weights(ready.trained, folder / FINAL)
-            write_json(folder / RESULT, result.to_dict())
+            seal(folder / RESULT, [folder / FINAL], **result.to_dict())
         if course.is_main:
             checkpoints.clear(folder)
     if config.adapter is not None:
@@ -235,9 +235,12 @@ def _finish(course: Course) -> TrainResult:
 
 
 def _finished(lm: Any, ready: Trainee, config: TrainConfig, folder: Path, meter: Meter) -> TrainResult:
+    refuse_broken(folder / RESULT, folder)
     checkpoints.load_weights(ready.trained, folder / FINAL)
     if config.adapter is not None:
         merge(ready.model, None)
-    result = TrainResult.from_dict(json.loads((folder / RESULT).read_text(encoding="utf-8")), lm)
+    plain = read_sealed(folder / RESULT)
+    plain.pop("files")
+    result = TrainResult.from_dict(plain, lm)
     meter.add(result.cost)
     return result

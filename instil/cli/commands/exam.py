@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,7 +121,7 @@ def run(
     """Let a model sit a frozen exam. Writes summary.json: accuracy by part, with intervals, and perplexity."""
     from instil.exam import Exam, ModelAnswerer, sit
     from instil.exam.harness import check_tasks, run_tasks
-    from instil.files import sweep, write_json
+    from instil.files import sweep, write_sealed
 
     check_out(out)
     exam = Exam.read(exam_file)
@@ -138,7 +137,7 @@ def run(
         terminal, model, chat_template, dtype=dtype, device=device, style=style, remote_code=remote_code
     )
     started = datetime.now(UTC)
-    write_json(out / PLAN, plan_of(exam, model))
+    write_sealed(out / PLAN, plan_of(exam, model))
     try:
         with terminal.progress() as progress:
             result = sit(
@@ -153,7 +152,7 @@ def run(
     summary = summarise(exam, result, learner.describe(), started) | {"plan": plan_of(exam, model)}
     if exam.config.lm_eval_tasks:
         summary["lm_eval"] = run_tasks(learner, exam.config.lm_eval_tasks)
-    write_json(out / "summary.json", summary)
+    write_sealed(out / "summary.json", summary)
     _clear(out)
     terminal.result(summary)
     terminal.show(figures_table(summary), f"The summary: {out / 'summary.json'}")
@@ -169,7 +168,7 @@ def finished_or_refused(out: Path, exam: Exam, model: str, resume: bool) -> dict
     Raises:
         InputError: `out` holds anything else, or a run and `resume` was not asked for.
     """
-    from instil.files import is_draft
+    from instil.files import is_draft, read_sealed
 
     holds = sorted(entry.name for entry in out.iterdir() if not is_draft(entry)) if out.exists() else []
     if not holds:
@@ -179,8 +178,8 @@ def finished_or_refused(out: Path, exam: Exam, model: str, resume: bool) -> dict
     if not resume:
         state = "a finished run" if "summary.json" in holds else "an unfinished run; --resume goes on with it"
         raise InputError(f"the out folder holds {state}", file=out, field="--out", expected="an empty or a new folder")
-    done = json.loads((out / "summary.json").read_text(encoding="utf-8")) if "summary.json" in holds else None
-    plan = done.get("plan") if done is not None else json.loads((out / PLAN).read_text(encoding="utf-8"))
+    done = read_sealed(out / "summary.json") if "summary.json" in holds else None
+    plan = done.get("plan") if done is not None else read_sealed(out / PLAN)
     if plan != plan_of(exam, model):
         raise InputError(
             "the out folder holds another run", file=out, field="--out", expected="the same exam and model"

@@ -88,7 +88,7 @@ def query(
     found = ask(open_ledger(folder), sql)
     terminal.result(found.to_dict())
     if as_csv:
-        terminal.show(_csv(found).rstrip("\n"))
+        terminal.show_data(_csv(found).rstrip("\n"))
         return
     terminal.show(table(None, found.columns, [[_cell(value) for value in row] for row in found.rows[:limit]]))
     if len(found.rows) > limit:

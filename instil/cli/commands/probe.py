@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,6 +70,7 @@ def probe(
     Started by `torchrun` or `accelerate launch`, each process computes a share, on a GPU of its own where there is one.
     """
     from instil.facts import FactSet
+    from instil.files import read_sealed
     from instil.probe import ProbeConfig, exemplar_sets
     from instil.probe import probe as ask
     from instil.probe.ranks import Ranks
@@ -104,7 +104,7 @@ def probe(
         )
     if not ranks.first:
         return
-    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    summary = read_sealed(out / "summary.json")
     terminal.result(summary)
     show_mastery(terminal, mastery, summary, out)
     if asked.left_out:

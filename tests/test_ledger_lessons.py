@@ -283,7 +283,7 @@ def test_undo_returns_to_the_start_where_it_was(lessons: Lessons) -> None:
     assert all(fingerprint_file(path) == mark for path, mark in before.items()), "nothing is changed or deleted"
     again = instil.undo(lessons.second.out)
     assert (again.state, again.out) == (done.state, done.out)
-    assert lessons.ledger.read("states", label="undo", parent_id=done.to).num_rows == 1
+    assert lessons.ledger.read("states", state_id=done.state).num_rows == 1
 
 
 def test_a_lesson_from_an_undone_state_goes_on_from_the_state_returned_to(lessons: Lessons, tmp_path: Path) -> None:

@@ -58,6 +58,32 @@ ChatTemplate = Annotated[
 Style = Annotated[str, typer.Option("--style", metavar="NAME", help="auto, base or chat: how questions are put.")]
 
 
+def _role(option: str, help: str) -> typer.models.OptionInfo:
+    return typer.Option(option, metavar="FACTS", help=help)
+
+
+TaughtFacts = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FACTS",
+        help="What is taught and asked; may be left out when --documents holds questions too, as SQuAD does.",
+        show_default=False,
+    ),
+]
+Documents = Annotated[
+    str | None, typer.Option("--documents", metavar="FILE", help="Documents for methods that learn from text.")
+]
+Known = Annotated[str | None, _role("--known", "Known facts for replay.")]
+Development = Annotated[str | None, _role("--development", "Facts for early stop and tuning.")]
+Exemplars = Annotated[str | None, _role("--exemplars", "Facts for the prompts, never taught.")]
+HeldBack = Annotated[str | None, _role("--held-back", "Facts asked before and after, never taught.")]
+Practice = Annotated[str | None, _role("--practice", "Questions about documents, to learn how to be asked.")]
+General = Annotated[
+    Path | None, typer.Option("--general", metavar="FILE", help="General text for perplexity: documents, or .txt.")
+]
+DryRun = Annotated[bool, flag("--dry-run", help="Say what time, memory and disk it would take, and stop.")]
+
+
 def settings(file: Path | None, overrides: Sequence[str] | None) -> Given:
     """The settings file with `KEY=VALUE` overrides written into it; values are read as YAML.
 

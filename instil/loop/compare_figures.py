@@ -23,6 +23,7 @@ from instil.ledger import Ledger
 from instil.loop.compare_plan import Plan, Trial, by_arm
 from instil.loop.compare_words import headline
 from instil.loop.hardware import commit, hardware
+from instil.loop.summary import about_call
 from instil.version import __version__
 
 if TYPE_CHECKING:
@@ -152,21 +153,7 @@ def summarise(
         "command": command,
         "seed": inputs.seed,
         "seeds": list(plan.seeds),
-        "model": {
-            "name": inputs.model.name,
-            "source": inputs.model.source,
-            "fingerprint": inputs.model.fingerprint,
-            "parameters": sum(weight.numel() for weight in inputs.model.model.parameters()),
-            "dtype": str(inputs.model.dtype).removeprefix("torch."),
-            "device": str(inputs.model.device),
-        },
-        "data": {
-            "facts_fingerprint": inputs.facts_fingerprint,
-            "documents_fingerprint": inputs.documents.fingerprint,
-            "exam_fingerprint": exam.fingerprint,
-            "facts": {role.value: len(facts) for role, facts in inputs.roles.items()},
-            "documents": len(inputs.documents),
-        },
+        **about_call(inputs, exam),
         "config": {"probe": inputs.probe.model_dump(mode="json"), "exam": inputs.exam.model_dump(mode="json")},
         "measures": dict(MEASURES),
         "learned_in": "other wordings" if worded else "the wording taught, since no target fact has another",

@@ -16,8 +16,32 @@ from instil.version import __version__
 
 if TYPE_CHECKING:
     from instil.exam import Exam, ExamResult, Verdict
+    from instil.loop.inputs import Inputs
     from instil.loop.run import Run
     from instil.model import LanguageModel
+
+
+def about_call(inputs: Inputs, exam: Exam) -> dict[str, Any]:
+    """The starting model and the data of a call: `model` and `data` of a summary."""
+    return {
+        "model": {
+            "name": inputs.model.name,
+            "source": inputs.model.source,
+            "hub_id": hub_id(inputs.model.source),
+            "fingerprint": inputs.model.fingerprint,
+            "style": inputs.model.style.value,
+            "parameters": sum(weight.numel() for weight in inputs.model.model.parameters()),
+            "dtype": str(inputs.model.dtype).removeprefix("torch."),
+            "device": str(inputs.model.device),
+        },
+        "data": {
+            "facts_fingerprint": inputs.facts_fingerprint,
+            "documents_fingerprint": inputs.documents.fingerprint,
+            "exam_fingerprint": exam.fingerprint,
+            "facts": {role.value: len(facts) for role, facts in inputs.roles.items()},
+            "documents": len(inputs.documents),
+        },
+    }
 
 
 def set_up(run: Run, exam: Exam) -> dict[str, Any]:
@@ -36,23 +60,7 @@ def set_up(run: Run, exam: Exam) -> dict[str, Any]:
         **({"preset": inputs.preset.to_dict()} if inputs.preset is not None else {}),
         "seed": inputs.seed,
         "seeds": [inputs.seed],
-        "model": {
-            "name": inputs.model.name,
-            "source": inputs.model.source,
-            "hub_id": hub_id(inputs.model.source),
-            "fingerprint": inputs.model.fingerprint,
-            "style": inputs.model.style.value,
-            "parameters": sum(weight.numel() for weight in inputs.model.model.parameters()),
-            "dtype": str(inputs.model.dtype).removeprefix("torch."),
-            "device": str(inputs.model.device),
-        },
-        "data": {
-            "facts_fingerprint": inputs.facts_fingerprint,
-            "documents_fingerprint": inputs.documents.fingerprint,
-            "exam_fingerprint": exam.fingerprint,
-            "facts": {role.value: len(facts) for role, facts in inputs.roles.items()},
-            "documents": len(inputs.documents),
-        },
+        **about_call(inputs, exam),
         "earlier": _earlier(run, exam),
         "left_out": [{"what": what, "reason": reason} for what, reason in (*inputs.left_out, *exam.left_out)],
         "hardware": hardware(),

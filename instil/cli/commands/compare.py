@@ -11,16 +11,25 @@ from instil.cli.commanding import command, command_line, flag
 from instil.cli.options import (
     ChatTemplate,
     Config,
+    Development,
     Device,
+    Documents,
+    DryRun,
     Dtype,
+    Exemplars,
+    General,
+    HeldBack,
+    Known,
     Layout,
     Model,
     Out,
+    Practice,
     RemoteCode,
     Resume,
     Set,
     SkipInvalid,
     Style,
+    TaughtFacts,
     Templates,
     check_out,
     settings,
@@ -40,22 +49,11 @@ def register(app: typer.Typer) -> None:
     command(app, "compare", example=example, resumable=True)(compare)
 
 
-def _role(option: str, help: str) -> typer.models.OptionInfo:
-    return typer.Option(option, metavar="FACTS", help=help)
-
-
 def compare(
     terminal: Terminal,
     model: Model,
     out: Out,
-    facts: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FACTS",
-            help="What is taught and asked; may be left out when --documents holds questions too, as SQuAD does.",
-            show_default=False,
-        ),
-    ] = None,
+    facts: TaughtFacts = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -77,19 +75,15 @@ def compare(
             help="Compute that each run may spend: 3e15, or 3 PFLOP; by default the estimate for the longest arm.",
         ),
     ] = None,
-    documents: Annotated[
-        str | None, typer.Option("--documents", metavar="FILE", help="Documents for methods that learn from text.")
-    ] = None,
+    documents: Documents = None,
     config: Config = None,
     overrides: Set = None,
-    known: Annotated[str | None, _role("--known", "Known facts for replay.")] = None,
-    development: Annotated[str | None, _role("--development", "Facts for early stop and tuning.")] = None,
-    exemplars: Annotated[str | None, _role("--exemplars", "Facts for the prompts, never taught.")] = None,
-    held_back: Annotated[str | None, _role("--held-back", "Facts asked before and after, never taught.")] = None,
-    practice: Annotated[str | None, _role("--practice", "Questions about documents, to learn how to be asked.")] = None,
-    general: Annotated[
-        Path | None, typer.Option("--general", metavar="FILE", help="General text for perplexity: documents, or .txt.")
-    ] = None,
+    known: Known = None,
+    development: Development = None,
+    exemplars: Exemplars = None,
+    held_back: HeldBack = None,
+    practice: Practice = None,
+    general: General = None,
     no_models: Annotated[bool, flag("--no-models", help="Remove each taught model after its exam.")] = False,
     layout: Layout = None,
     templates: Templates = None,
@@ -100,7 +94,7 @@ def compare(
     chat_template: ChatTemplate = None,
     remote_code: RemoteCode = False,
     resume: Resume = False,
-    dry_run: Annotated[bool, flag("--dry-run", help="Say what time, memory and disk it would take, and stop.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Compare methods at equal compute: one frozen exam, several seeds, paired differences, the Pareto front.
 

@@ -7,20 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from instil.cli.commanding import command, command_line, flag
+from instil.cli.commanding import command, command_line
 from instil.cli.options import (
     ChatTemplate,
     Config,
+    Development,
     Device,
+    Documents,
+    DryRun,
     Dtype,
+    Exemplars,
+    General,
+    HeldBack,
+    Known,
     Layout,
     Model,
     Out,
+    Practice,
     RemoteCode,
     Resume,
     Set,
     SkipInvalid,
     Style,
+    TaughtFacts,
     Templates,
     check_out,
     settings,
@@ -38,26 +47,13 @@ def register(app: typer.Typer) -> None:
     command(app, "teach", example=example, resumable=True)(teach)
 
 
-def _role(option: str, help: str) -> typer.models.OptionInfo:
-    return typer.Option(option, metavar="FACTS", help=help)
-
-
 def teach(
     terminal: Terminal,
     model: Model,
     out: Out,
-    facts: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FACTS",
-            help="What is taught and asked; may be left out when --documents holds questions too, as SQuAD does.",
-            show_default=False,
-        ),
-    ] = None,
+    facts: TaughtFacts = None,
     method: Annotated[str, typer.Option("--method", metavar="NAME", help="See `instil methods`.")] = "gradual",
-    documents: Annotated[
-        str | None, typer.Option("--documents", metavar="FILE", help="Documents for methods that learn from text.")
-    ] = None,
+    documents: Documents = None,
     config: Config = None,
     preset: Annotated[
         str | None,
@@ -73,14 +69,12 @@ def teach(
     adapter: Annotated[
         str | None, typer.Option("--adapter", metavar="NAME", help="Train an adapter (lora, osf), not every weight.")
     ] = None,
-    known: Annotated[str | None, _role("--known", "Known facts for replay.")] = None,
-    development: Annotated[str | None, _role("--development", "Facts for early stop and tuning.")] = None,
-    exemplars: Annotated[str | None, _role("--exemplars", "Facts for the prompts, never taught.")] = None,
-    held_back: Annotated[str | None, _role("--held-back", "Facts asked before and after, never taught.")] = None,
-    practice: Annotated[str | None, _role("--practice", "Questions about documents, to learn how to be asked.")] = None,
-    general: Annotated[
-        Path | None, typer.Option("--general", metavar="FILE", help="General text for perplexity: documents, or .txt.")
-    ] = None,
+    known: Known = None,
+    development: Development = None,
+    exemplars: Exemplars = None,
+    held_back: HeldBack = None,
+    practice: Practice = None,
+    general: General = None,
     ledger: Annotated[
         Path | None, typer.Option("--ledger", metavar="DIR", help="Go on with this ledger; DIR/ledger when left out.")
     ] = None,
@@ -103,7 +97,7 @@ def teach(
     chat_template: ChatTemplate = None,
     remote_code: RemoteCode = False,
     resume: Resume = False,
-    dry_run: Annotated[bool, flag("--dry-run", help="Say what time, memory and disk it would take, and stop.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Teach a model, and prove it: the same frozen exam before and after, verdicts, ledger, report.
 

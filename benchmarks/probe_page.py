@@ -187,7 +187,8 @@ def page(results: Results) -> str:
 <!-- Written by `python -m benchmarks.probe --page` from benchmarks/results/probe.json. Do not edit by hand. -->
 
 Each figure is a ratio taken in one run, on the same facts, prompts, precision and model: contestants take turns, each
-round gives one ratio, and the table has the median over rounds with an interval from resampling the rounds.
+round gives one ratio, and the table has the median over rounds with an interval from resampling the rounds. Only
+`generate` beside "all facts" answers a few of each relation: its rate does not depend on their number.
 
 {ratios_table([item for item in found if item[1]["bar"] is not None])}
 "Met, not surely": the median reaches the bar, the lower end of its interval does not. *Ours* names what was computed:

@@ -247,6 +247,8 @@ class _Block:
             self._ask(jobs, self._priors_beside(places))
         self._exact.finish()
         self._settle()
+        if self._priors_of:
+            raise RuntimeError(f"{len(self._priors_of)} prefixes of priors were never asked for")
         return [
             _asked(
                 one,

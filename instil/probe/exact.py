@@ -156,6 +156,8 @@ class ExactEngine:
         tokens: list[int] = []
         while len(tokens) < job.limit:
             token = scores.greedy[node + 1]
+            if token < 0:
+                raise RuntimeError("greedy decoding came to a node that was not computed")
             if token in self._prompts.stop_ids:
                 return Greedy(job.limit, tree.path(node), tokens, stopped=True)
             tokens.append(token)

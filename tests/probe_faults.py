@@ -4,7 +4,8 @@
 
 PART facts make a part. MOMENT is `never`, or what is counted and to how many: `forward:12` kills in place of the
 twelfth forward pass, `sync:3` in place of the third sync, `replace:2` in place of the second renaming; `fail:5` raises
-in place of the fifth forward pass, `memory:5` says that there is no memory for it. A rank may be put before it
+in place of the fifth forward pass, `memory:5` says that there is no memory for it. Passes that try which way of
+computing a model gets are not counted: a failure there means the plain way. A rank may be put before it
 (`1@forward:12`).
 """
 
@@ -30,15 +31,26 @@ def no_memory() -> None:
 def strike_forward(number: int, strike: Callable[[], None]) -> None:
     from transformers import LlamaForCausalLM
 
-    calls, forward = [0], LlamaForCausalLM.forward
+    import instil.probe.asking as asking
+
+    calls, trying = [0], [False]
+    forward, choose = LlamaForCausalLM.forward, asking.choose_runner
 
     def struck(self: Any, *arguments: Any, **options: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == number:
+        calls[0] += not trying[0]
+        if calls[0] == number and not trying[0]:
             strike()
         return forward(self, *arguments, **options)
 
+    def tried(*arguments: Any) -> Any:
+        trying[0] = True
+        try:
+            return choose(*arguments)
+        finally:
+            trying[0] = False
+
     LlamaForCausalLM.forward = struck  # type: ignore[method-assign]
+    asking.choose_runner = tried
 
 
 def strike_replace(number: int) -> None:

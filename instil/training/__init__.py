@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from instil.training.config import ADAPTERS, Budget, LoraSettings, OsfSettings, TrainConfig
 from instil.training.examples import Example, count_split, document_examples, question_example
+from instil.training.sharpness import SharpnessConfig
 from instil.training.stopping import Decision, Progress, Stop, no_longer_improving
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = [
     "Objective",
     "OsfSettings",
     "Progress",
+    "SharpnessConfig",
     "Step",
     "Stop",
     "TrainConfig",

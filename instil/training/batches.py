@@ -28,7 +28,8 @@ class MicroBatch:
         packed: whether any row holds more than one example.
         useful: tokens that are not padding.
         term: which part of the loss it belongs to, "examples" or "objective".
-        extra: tensors that an objective ties to its own micro-batches.
+        extra: tensors that an objective ties to its own micro-batches; with one entry a target token they can be cut
+            to some of the rows.
     """
 
     ids_BT: Tensor

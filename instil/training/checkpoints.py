@@ -33,18 +33,27 @@ def load_weights(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
         InputError: the file holds other parameters.
         RunFailed: it cannot be read.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        saved = load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise RunFailed(f"the weights in {path} cannot be read: {error}") from error
+    saved = read_weights(path)
     if saved.keys() != parameters.keys():
         raise InputError("the checkpoint holds other parameters than are trained", file=path)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, on the CPU.
+
+    Raises:
+        RunFailed: the file cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RunFailed(f"the weights in {path} cannot be read: {error}") from error
 
 
 def latest(folder: Path) -> Path | None:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from instil.training.sharpness.settings import SharpnessConfig
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -104,6 +106,10 @@ class TrainConfig(_Settings):
     parameters: Annotated[
         tuple[str, ...] | None,
         Field(description="Train only parameters whose names match one of these patterns (* and ?)."),
+    ] = None
+    sharpness: Annotated[
+        SharpnessConfig | None,
+        Field(description="Sharpness-aware minimization, such as kind sam and rho 0.05; by default none."),
     ] = None
     restore_best: Annotated[
         bool, Field(description="End with the weights of the last epoch that `stop` called the best, if it names one.")

@@ -28,6 +28,7 @@ from instil.training.meter import Meter
 from instil.training.objectives import Objective
 from instil.training.precision import autocast_dtype
 from instil.training.recomputing import recomputing
+from instil.training.sharpness.sharpener import Sharpener
 from instil.training.step import Step
 from instil.training.stopping import Decision, Progress, Stop
 from instil.training.trainable import Trainee, some
@@ -53,6 +54,7 @@ class Memory:
     epoch_losses: list[float] = field(default_factory=list)
     losses_of_epoch: list[float] = field(default_factory=list)
     losses_of_point: list[float] = field(default_factory=list)
+    sharpness: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Memory:
@@ -105,6 +107,9 @@ class Course(TrainerCallback):
             batcher=Batcher(examples, config, self.layout, pad_id),
             layout=self.layout,
             step=step,
+            sharpener=None
+            if config.sharpness is None
+            else Sharpener(config.sharpness, model, seed=config.seed, autocast=autocast),
             objective=objective,
             meter=self.meter,
             callbacks=[self],
@@ -183,6 +188,8 @@ class Course(TrainerCallback):
         memory.computed_tokens, memory.touched = engine.computed_tokens, sorted(engine.touched)
         memory.notes += [note for note in engine.notes if note not in memory.notes]
         memory.cost = self.cost()
+        if engine.sharpener is not None:
+            memory.sharpness = engine.sharpener.remembered()
 
     def remembered(self) -> dict[str, Any]:
         self._update()
@@ -194,6 +201,10 @@ class Course(TrainerCallback):
         engine.batcher.micro_tokens, engine.touched = memory.micro_tokens, set(memory.touched)
         engine.useful_tokens, engine.target_tokens = memory.useful_tokens, memory.target_tokens
         engine.computed_tokens = memory.computed_tokens
+        if engine.sharpener is not None:
+            engine.sharpener.recall(memory.sharpness)
+            sharded = bool(engine.is_fsdp_enabled)
+            engine.sharpener.load(checkpoint, engine.args.process_index, self.ready.model, sharded=sharded)
         self._set_meter(memory.cost if engine.args.process_index == 0 else {})
 
     # ---- between steps ----
@@ -282,6 +293,7 @@ class Course(TrainerCallback):
             "seconds": sum(purpose["seconds"] for purpose in cost.values()),
             "loss": _mean(memory.losses_of_point),
             "learning_rate": self.engine.last_learning_rate,
+            **(self.engine.sharpener.figures() if self.engine.sharpener is not None else {}),
         }
         memory.losses_of_point.clear()
         memory.points.append(point)

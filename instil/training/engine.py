@@ -32,6 +32,7 @@ from instil.training.layout import Layout
 from instil.training.meter import Meter
 from instil.training.objectives import Objective
 from instil.training.packing import Row, alone, deal, epoch_windows, pack
+from instil.training.sharpness.sharpener import Sharpener
 from instil.training.step import Loss, Step
 from instil.training.trainable import Trainee, some
 
@@ -118,6 +119,7 @@ class Engine(Trainer):
         batcher: Batcher,
         layout: Layout,
         step: Step,
+        sharpener: Sharpener | None,
         objective: Objective | None,
         meter: Meter,
         callbacks: list[TrainerCallback],
@@ -127,6 +129,7 @@ class Engine(Trainer):
         self.remove_callback(PrinterCallback)
         self.bare, self.trainee, self.windows, self.batcher, self.layout = bare, trainee, windows, batcher, layout
         self.step, self.objective, self.meter, self.remembered = step, objective, meter, remembered
+        self.sharpener = sharpener
         self.touched: set[str] = set()
         self.useful_tokens = self.target_tokens = self.computed_tokens = 0
         self.last_loss = self.last_learning_rate = 0.0
@@ -156,6 +159,8 @@ class Engine(Trainer):
             raise RunFailed(f"the loss became {float(loss)} at step {self.state.global_step + 1}")
         self.touched.update(name for name, p in self.trainee.trained.items() if p.grad is not None)
         self.last_loss, self.last_learning_rate = float(loss), float(self._get_learning_rate())
+        if self.sharpener is not None and (warning := self.sharpener.warning(self.state.global_step + 1)):
+            self.notes.append(warning)
         return loss
 
     def _window(self, model: nn.Module, window: Window) -> Tensor:
@@ -165,7 +170,8 @@ class Engine(Trainer):
             batches = [*own, *self._objective_batches(rank, ranks)]
             try:
                 moved = [batch.to(self.args.device) for batch in batches]
-                loss = self.step(model, moved, self._loss(ranks), quiet=partial(self.accelerator.no_sync, model))
+                step = self._step(model)
+                loss = step(model, moved, self._loss(ranks), quiet=partial(self.accelerator.no_sync, model))
                 break
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
@@ -182,6 +188,13 @@ class Engine(Trainer):
             torch.distributed.all_reduce(computed)
         self.computed_tokens += int(computed)
         return loss
+
+    def _step(self, model: nn.Module) -> Step:
+        if self.sharpener is None:
+            return self.step
+        if not self.touched:
+            self.sharpener.check_wrapping(model, deepspeed=bool(self.is_deepspeed_enabled))
+        return self.sharpener.at(self.state.global_step, self.state.max_steps, self.optimizer)
 
     def _objective_batches(self, rank: int, ranks: int) -> Sequence[MicroBatch]:
         if self.objective is None:
@@ -239,6 +252,9 @@ class Engine(Trainer):
         folder, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
         with checkpoints.writing("a checkpoint", folder), self._drafting(folder):
             super()._save_checkpoint(model, trial)
+            if self.sharpener is not None:
+                draft = checkpoints.draft_folder(folder) / name
+                self.sharpener.save(draft, self.args.process_index, sharded=bool(self.is_fsdp_enabled))
             if self.args.world_size > 1:
                 torch.distributed.barrier()
             remembered = self.remembered()  # on all ranks: it sums over them

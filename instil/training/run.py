@@ -112,11 +112,13 @@ def train(
         meter: is charged with all that is computed, under "training" and "teacher".
         resume: go on from the last checkpoint in `out`, if there is one. False starts anew and deletes what is there.
         log: is given a point of the learning curve every `config.log_every` steps and at each epoch's end: epoch, step,
-            tokens, flops, seconds (of this run), loss (mean since the point before), learning_rate.
+            tokens, flops, seconds (of this run), loss (mean since the point before), learning_rate; with
+            `config.sharpness` also move_norm, move_intended and move_cosine of the last measured move of the weights.
 
     Raises:
         InputError: no examples, one without a target or longer than the context window, a parameter or layer that does
-            not exist or was not reached by the loss, `peft` missing, or `out` holds another run.
+            not exist or was not reached by the loss, `peft` missing, `step` and `config.sharpness` both given, or `out`
+            holds another run.
         RunFailed: the loss is no number any more, memory does not suffice for one example, a file cannot be written,
             or a frozen weight changed. The last checkpoint stays.
     """
@@ -124,6 +126,8 @@ def train(
     _check(lm, examples)
     folder = Path(out)
     meter = meter if meter is not None else Meter()
+    if config.sharpness is not None and step is not plain_step:
+        raise InputError("give train.sharpness or a step function, not both", field="step", found=repr(step))
     identity = _identity(lm, examples, config, objective, budget, step)
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)

@@ -91,3 +91,6 @@ def test_less_is_estimated_where_less_is_needed() -> None:
     assert again.activation_bytes < whole.activation_bytes
     assert planned(micro_tokens=64).activation_bytes < whole.activation_bytes
     assert again.recomputes and not whole.recomputes
+    sharp, kept = planned(sharpness={"kind": "sam"}), planned(sharpness={"kind": "looksam", "every": 4})
+    assert (whole.passes, sharp.passes, kept.passes) == (1.0, 2.0, 1.25)
+    assert whole.sharpness_bytes == 0 and kept.sharpness_bytes == 2 * sharp.sharpness_bytes == 8 * whole.weights

@@ -39,7 +39,8 @@ class Estimate:
 
     Attributes:
         training_tokens: tokens trained on, all stages and epochs; fewer when a method stops early.
-        training_flops: 6 operations a weight and token, a third more where activations are computed again.
+        training_flops: 6 operations a weight and token, a third more where activations are computed again, times the
+            passes of sharpness-aware steps.
         exam_flops: both exams and the probes that the method decides by.
         rate: operations a second of a large matrix product, measured here and now, times `SHARE_OF_MATMUL_RATE`.
         seconds: both at `rate`.
@@ -79,7 +80,7 @@ def estimate(inputs: Inputs, states: int = 1, earlier: Sequence[Fact] = ()) -> E
     epochs = float(getattr(training.config, "epochs", 1))
     taught = sum(training.lengths) * epochs * stages_of(inputs)
     training_tokens = round(taught)
-    training_flops = (8.0 if training.recomputes else 6.0) * training.weights * training_tokens
+    training_flops = (8.0 if training.recomputes else 6.0) * training.passes * training.weights * training_tokens
     exam_flops = 2.0 * training.weights * (2 * exam_tokens(inputs, exam) + deciding_tokens(inputs))
     rate = measured_rate(str(inputs.model.model.device), inputs.model.dtype) * SHARE_OF_MATMUL_RATE
     memory, disk, kept = memory_of(inputs, training), *disk_of(inputs, training, exam, states)
@@ -142,6 +143,8 @@ def memory_of(inputs: Inputs, training: Training) -> dict[str, int]:
         "optimiser": 8 * training.trained,
         "activations of a batch": training.activation_bytes,
     }
+    if training.sharpness_bytes:
+        while_training["copy of the weights, for sharpness-aware steps"] = training.sharpness_bytes
     while_examined = {
         "weights in fp32": 4 * training.weights,
         "the model as it is examined": training.saved_bytes,

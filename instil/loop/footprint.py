@@ -28,6 +28,8 @@ class Training:
         lengths: tokens of each example.
         activation_bytes: what the forward pass of the largest micro-batch keeps for the backward pass.
         recomputes: whether activations are computed again instead.
+        passes: operations as a multiple of plain steps', for sharpness-aware ones.
+        sharpness_bytes: what sharpness-aware steps keep beside weights, gradients and optimiser.
         config: the training configuration, if the method has one.
     """
 
@@ -38,6 +40,8 @@ class Training:
     lengths: Sequence[int]
     activation_bytes: int
     recomputes: bool
+    passes: float
+    sharpness_bytes: int
     config: Any
 
 
@@ -47,14 +51,17 @@ def training_of(inputs: Inputs) -> Training:
     weights = sum(weight.numel() for weight in lm.model.parameters())
     lengths, learned = _examples(inputs)
     backend = getattr(lm.tokenizer, "backend_tokenizer", None)
+    trained, sharpness = _trained(lm.model, config), getattr(config, "sharpness", None)
     return Training(
         weights=weights,
-        trained=_trained(lm.model, config),
+        trained=trained,
         saved_bytes=sum(weight.numel() * weight.element_size() for weight in lm.model.parameters()),
         tokenizer_bytes=len(backend.to_str(pretty=True).encode()) if backend is not None else 0,
         lengths=lengths,
         activation_bytes=_activation_bytes(lm, config, lengths, learned),
         recomputes=bool(getattr(config, "gradient_checkpointing", False)),
+        passes=sharpness.cost_multiple if sharpness is not None else 1.0,
+        sharpness_bytes=sharpness.extra_bytes(trained) if sharpness is not None else 0,
         config=config,
     )
 

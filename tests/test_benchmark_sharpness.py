@@ -1,0 +1,36 @@
+"""The benchmark of sharpness-aware steps runs and counts what it says it counts; its figures are no test."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.sharpness import ADAMW, VARIANTS, Bench, Plan, page, part
+from instil.model import LanguageModel
+from instil.training import SharpnessConfig
+from tests.models import tiny_model
+from tests.training_data import made_up
+
+PLAN = Plan(rounds=2, steps=2, examples=6, micro_tokens=64)
+
+
+def test_every_variant_takes_its_turns_and_stands_in_the_page() -> None:
+    lm = LanguageModel.of(*tiny_model("llama"))
+    bench, lines = Bench(lm, made_up(12), PLAN), list[str]()
+    found = part(bench, PLAN, lines.append)
+    assert len(lines) == 2 and set(found["steps_a_second"]) == {ADAMW, *VARIANTS}
+    rows = {row["variant"]: row for row in found["rows"]}
+    assert rows["sam"]["operations"] == 2 and rows["momentum"]["operations"] == 1
+    assert all(row["time"]["n"] == 2 and row["time"]["value"] > 0 for row in rows.values())
+    assert rows["sam"]["bar"] == 2.05 and isinstance(rows["sam"]["met"], bool)
+    machine = {"processor": "one", "threads": 1, "torch": "2"}
+    result = {"parts": [{"load": "made up", **found}], "hardware": machine, "warnings": ["others worked"]}
+    result |= {"model": "tiny", "parameters": 1e4, "commit": "abc", "started": "2026-01-01T00:00", "quick": True}
+    text = page(result)
+    assert all(f"| {name} |" in text for name in VARIANTS)
+    assert "**others worked.**" in text and "short form" in text
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+def test_a_plan_holds_a_whole_period_of_every_variant(settings: dict[str, object]) -> None:
+    config = SharpnessConfig(**settings)  # type: ignore[arg-type]
+    assert Plan().steps % config.interval == 0

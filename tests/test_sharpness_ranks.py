@@ -32,6 +32,9 @@ TABLE: dict[str, dict[str, Any]] = {
     "random": {"kind": "random"},
     "norms": {"perturb": "norms"},
     "some": {"perturb": ("*mlp*",)},
+    "each": {"scope": "micro_batch"},
+    "part": {"share": 0.5, "rho": 0.0},  # with a move, a rank's rows would not be those of one process
+    "functional part": {"kind": "functional", "share": 0.5, "rho": 0.0},
 }
 RUNS: dict[str, dict[str, Any]] = {
     "sam": {"rho": 0.1},
@@ -48,9 +51,13 @@ def window(rank: int, ranks: int, seed: int) -> list[MicroBatch]:
     examples = made_up(9, seed=seed)
     lengths = [len(example) for example in examples]
     rows = pack(range(9), lengths, [example.key for example in examples], 64)
-    hand = deal(rows, lengths, 64, rank, ranks)
     total = sum(example.targets for example in examples)
-    return [collate(part, examples, total_weight=total, pad_id=2) for part in hand.micro_batches]
+    if ranks == 1:  # the micro-batches of both ranks, by number
+        both = zip(*(deal(rows, lengths, 64, one, 2).micro_batches for one in (0, 1)), strict=True)
+        parts = [first + second for first, second in both]
+    else:
+        parts = list(deal(rows, lengths, 64, rank, ranks).micro_batches)
+    return [collate(part, examples, total_weight=total, pad_id=2) for part in parts]
 
 
 def stepped(model: nn.Module, name: str, rank: int, ranks: int, whole: Callable[[Tensor], Tensor]) -> dict[str, Any]:

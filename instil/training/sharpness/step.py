@@ -143,7 +143,8 @@ class _Sharp:
             if push is not None and last and self._to_be_compared:
                 self.kept.realised = realised(push, weights, read_at(self.model, self.moment.autocast))
             del push  # and with it the ascent's gradients
-            with nullcontext() if last else self.quiet():
+            # Sharded gradients that were not exchanged would come with those of the next ascent.
+            with nullcontext() if last or any(map(is_sharded, self._moving)) else self.quiet():
                 descended = plain_step(self.model, micro_batches, self.loss, quiet=self.quiet)
         if self.config.kind == "looksam":
             self._keep_direction(first)

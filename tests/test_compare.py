@@ -253,7 +253,9 @@ def test_published_arms_are_what_they_say() -> None:
     lora, osf = (settings[name].train for name in ("sft+lora", "sft+osf"))  # type: ignore[attr-defined]
     assert (lora.adapter.kind, lora.learning_rate) == ("lora", pytest.approx(1e-3))
     assert (osf.adapter.kind, osf.learning_rate) == ("osf", 1e-4)
-    assert set(ADDITIONS) == {"replay", "kl", "lora", "osf"}
+    assert set(ADDITIONS) == {"replay", "kl", "lora", "osf", "sam"}
+    sharp = get("sft").settings(parse_arm("sft+sam:train.sharpness.rho=0.1").settings({}))
+    assert (sharp.train.sharpness.kind, sharp.train.sharpness.rho) == ("sam", 0.1)  # type: ignore[attr-defined]
 
 
 def test_settings_of_an_arm_win() -> None:

@@ -93,4 +93,5 @@ def test_less_is_estimated_where_less_is_needed() -> None:
     assert again.recomputes and not whole.recomputes
     sharp, kept = planned(sharpness={"kind": "sam"}), planned(sharpness={"kind": "looksam", "every": 4})
     assert (whole.passes, sharp.passes, kept.passes) == (1.0, 2.0, 1.25)
+    assert planned(sharpness={"kind": "functional"}).sharpness_bytes > sharp.sharpness_bytes
     assert whole.sharpness_bytes == 0 and kept.sharpness_bytes == 2 * sharp.sharpness_bytes == 8 * whole.weights

@@ -1,7 +1,7 @@
 """The arms of a comparison: a method with settings, by a name that says what it is.
 
 sft                            a method as it is
-sft+replay                     with an addition: replay, kl, lora, osf; several may be added
+sft+replay                     with an addition: replay, kl, lora, osf, sam; several may be added
 gradual:replay_ratio=0.5       with a setting of its own; more follow behind further colons
 """
 
@@ -22,6 +22,7 @@ ADDITIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "kl": {"kl_weight": 1.0},
     "lora": {"train": {"adapter": {"kind": "lora"}}},
     "osf": {"train": {"adapter": {"kind": "osf"}}},
+    "sam": {"train": {"sharpness": {"kind": "sam"}}},
 }
 """What `+name` adds to a method's settings. Replay is as much as `gradual` replays by default."""
 

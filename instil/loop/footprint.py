@@ -61,7 +61,7 @@ def training_of(inputs: Inputs) -> Training:
         activation_bytes=_activation_bytes(lm, config, lengths, learned),
         recomputes=bool(getattr(config, "gradient_checkpointing", False)),
         passes=sharpness.cost_multiple if sharpness is not None else 1.0,
-        sharpness_bytes=sharpness.extra_bytes(trained) if sharpness is not None else 0,
+        sharpness_bytes=_sharpness_bytes(lm, config, trained, lengths, learned) if sharpness is not None else 0,
         config=config,
     )
 
@@ -138,14 +138,30 @@ def _trained(model: Any, config: Any) -> int:
     )
 
 
+def _sharpness_bytes(lm: LanguageModel, config: Any, trained: int, lengths: Sequence[int], learned: float) -> int:
+    """What sharpness-aware steps keep; for functional also the derivatives by the logits of a whole window."""
+    from instil.training.precision import autocast_dtype
+
+    copies = int(config.sharpness.extra_bytes(trained))
+    if config.sharpness.kind != "functional":
+        return copies
+    number = 2 if autocast_dtype(config.precision, lm.device) is not None else 4
+    return copies + round(_window_tokens(config, lengths) * learned * _Shape.of(lm).vocabulary * number)
+
+
+def _window_tokens(config: Any, lengths: Sequence[int]) -> float:
+    """Tokens of an optimiser step, about."""
+    window = config.batch_tokens or (config.batch_size or 32) * sum(lengths) / len(lengths)
+    return min(float(window), float(sum(lengths)))
+
+
 def _activation_bytes(lm: LanguageModel, config: Any, lengths: Sequence[int], learned: float) -> int:
     from instil.training import TrainConfig
     from instil.training.precision import autocast_dtype
 
     config = config if config is not None else TrainConfig()
     shape = _Shape.of(lm)
-    window = config.batch_tokens or (config.batch_size or 32) * sum(lengths) / len(lengths)
-    tokens = min(float(config.micro_tokens), window, float(sum(lengths)))
+    tokens = min(float(config.micro_tokens), _window_tokens(config, lengths))
     half = autocast_dtype(config.precision, lm.device) is not None
     number = 3 if half else 4  # of those held, about half are in half precision
     layers = 1 if config.gradient_checkpointing else shape.layers

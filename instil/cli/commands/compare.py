@@ -59,7 +59,7 @@ def compare(
         typer.Option(
             "--methods",
             metavar="A,B,C",
-            help="Arms: methods, with additions (sft+replay, +kl, +lora, +osf) or settings (sft:train.epochs=3).",
+            help="Arms: methods, with additions (sft+replay, +kl, +lora, +osf, +sam) or settings (sft:train.epochs=3).",
         ),
     ] = None,
     arms: Annotated[

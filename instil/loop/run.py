@@ -302,7 +302,8 @@ class Run:
             from instil.exam.harness import run_tasks
 
             self.tell(f"tasks of lm-eval {when} teaching", 0, None)
-            write_sealed(file, run_tasks(model, self.inputs.exam.lm_eval_tasks))
+            wanted = self.inputs.exam
+            write_sealed(file, run_tasks(model, wanted.lm_eval_tasks, wanted.lm_eval_folder))
 
     def harness_file(self, when: str) -> Path:
         return self.folder.work / f"lm-eval-{when}.json"

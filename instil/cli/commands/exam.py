@@ -125,7 +125,7 @@ def run(
 
     check_out(out)
     exam = Exam.read(exam_file)
-    check_tasks(exam.config.lm_eval_tasks)
+    check_tasks(exam.config.lm_eval_tasks, exam.config.lm_eval_folder)
     with alone_in(out):
         finished = finished_or_refused(out, exam, model, resume)
         sweep(out)
@@ -152,7 +152,7 @@ def run(
             raise
         summary = summarise(exam, result, learner.describe(), started) | {"plan": plan_of(exam, model)}
         if exam.config.lm_eval_tasks:
-            summary["lm_eval"] = run_tasks(learner, exam.config.lm_eval_tasks)
+            summary["lm_eval"] = run_tasks(learner, exam.config.lm_eval_tasks, exam.config.lm_eval_folder)
         write_sealed(out / "summary.json", summary)
         _clear(out)
         terminal.result(summary)

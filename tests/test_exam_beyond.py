@@ -368,7 +368,7 @@ def test_tasks_without_the_harness_are_refused_before_any_work() -> None:
 def test_what_the_harness_returns_becomes_figures() -> None:
     before = results_of(
         {
-            "results": {"t": {"alias": "t", "acc,none": 0.5, "acc_stderr,none": 0.1}},
+            "results": {"t": {"alias": "t", "acc,none": 0.5, "acc_stderr,none": 0.1, "sample_len": 25}},
             "n-samples": {"t": {"effective": 25}},
         }
     )

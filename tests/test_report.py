@@ -448,7 +448,11 @@ def test_every_part_of_the_exam_has_a_line_in_its_group(run: Path, rows: Tables)
         "accuracy_reversed_after": figure | {"value": 0.5, "low": 0.4, "high": 0.6},
         "knowedit_fluency": figure | {"value": 5.25, "low": 4.0, "high": 6.0, "before": 5.5},
     }
+    summary["lm_eval"] = {"hellaswag": {"acc,none": figure | {"before": 0.5}, "ppl,none": figure | {"value": 9.0}}}
     groups = {group["label"].split(":")[0]: group["rows"] for group in report_data(run, summary=summary)["groups"]}
+    accuracy, perplexity = groups["Retention"]
+    assert (accuracy["label"], accuracy["before"], accuracy["after"]) == ("hellaswag: acc", "50\u202f%", "25\u202f%")
+    assert (perplexity["label"], perplexity["after"]) == ("hellaswag: ppl", "9.00")
     (reverse,) = [row for row in groups["Generalization"] if row["name"] == "accuracy_reversed"]
     assert (reverse["before"], reverse["n"]) == (words.percent(0.25), 80) and reverse["change"] == "higher"
     (fluency,) = groups["KnowEdit's figures, without worked examples"]

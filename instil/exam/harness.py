@@ -81,7 +81,12 @@ def results_of(found: Mapping[str, Any]) -> Results:
         metrics: dict[str, list[float | None]] = {}
         for name, value in row.items():
             metric, _, filtered = name.partition(",")
-            if not isinstance(value, int | float) or isinstance(value, bool) or metric.endswith("_stderr"):
+            if (
+                not isinstance(value, int | float)
+                or isinstance(value, bool)
+                or metric.endswith("_stderr")
+                or metric == "sample_len"
+            ):
                 continue
             error = row.get(f"{metric}_stderr,{filtered}")
             usable = isinstance(error, int | float) and math.isfinite(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,21 @@ def summarise(
         "by_category": exams.by_category(exam, before, after),
         **exams.tables(exam, before, after),
         **harness_figures(run),
+        "warnings": foreign_texts(figures, len(run.inputs.model.tokenizer)),
     }
+
+
+def foreign_texts(figures: Mapping[str, exams.Figure], vocabulary: int) -> list[str]:
+    """A warning where the general texts are worse than guesses to the starting model, so that they cannot show what
+    it lost: teaching anything at all may bring their perplexity down."""
+    before = figures.get("perplexity_before")
+    if before is None or before.value is None or before.value <= vocabulary:
+        return []
+    return [
+        f"The general texts are foreign to this model: a perplexity of {before.value:,.0f} before teaching, where "
+        f"guessing among its {vocabulary:,} tokens has {vocabulary:,}. How it changes says nothing of what the model "
+        "lost: give texts of its own domain (--general)."
+    ]
 
 
 def harness_figures(run: Run) -> dict[str, Any]:

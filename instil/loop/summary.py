@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from instil import exam as exams
 from instil.files import read_sealed
 from instil.loop.hardware import commit, hardware
+from instil.report.words import FOREIGN
 from instil.version import __version__
 
 if TYPE_CHECKING:
@@ -81,6 +83,9 @@ def summarise(
     """The content of `summary.json`, plain values only."""
     known = set_up(run, exam)
     figures = exams.headline(exam, before, after, verdicts)
+    warnings = foreign_texts(figures, len(run.inputs.model.tokenizer))
+    if warnings:
+        figures |= {name: replace(figures[name], reason=FOREIGN) for name in figures if name.startswith("perplexity")}
     return {
         **known,
         "model": {**known["model"], "fingerprint_after": taught.fingerprint},
@@ -94,7 +99,7 @@ def summarise(
         "by_category": exams.by_category(exam, before, after),
         **exams.tables(exam, before, after),
         **harness_figures(run),
-        "warnings": foreign_texts(figures, len(run.inputs.model.tokenizer)),
+        "warnings": warnings,
     }
 
 

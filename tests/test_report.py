@@ -214,6 +214,12 @@ def test_a_scaled_number_is_within_rounding(value: float) -> None:
     assert float(figure.replace(",", "")) * size == pytest.approx(value, rel=0.006)
 
 
+def test_a_perplexity_that_shows_nothing_is_not_told() -> None:
+    figure = {"value": 7e5, "low": 6e5, "high": 9e5, "before": 2e6, "after": 7e5, "n": 24}
+    assert "fell from 2,000,000 to 700,000" in words.details({}, {"perplexity": figure})[0]
+    assert words.details({}, {"perplexity": figure | {"reason": words.FOREIGN}}) == []
+
+
 def test_paired_figures_join_before_and_after() -> None:
     figures = paired_figures({"x_before": {"value": 1}, "x_after": {"value": 2, "low": 1.5}, "y_after": {"value": 3}})
     assert figures["x"] == {"value": 2, "low": 1.5, "before": 1, "after": 2}

@@ -220,10 +220,23 @@ class World:
             subject=person.name,
             role=self.roles[person.id],
             metadata={"exposures": max(claim.exposures for claim in claims)},
+            copy_of=None if template == 0 else f"bio-{person.id}",
         )
 
+    def paraphrased(self, wordings: int) -> Corpus:
+        """The documents, each with the texts of its biographies 1 to `wordings` as `metadata.paraphrases`, from which
+        `instil.augment` takes other wordings. Every one tells all that is right about the person."""
+        people = [entity for entity in self.entities if entity.kind == "person"]
+        return Corpus(self._with_wordings(person, wordings) for person in people)
+
+    def _with_wordings(self, person: Entity, wordings: int) -> Document:
+        first = self.biography(person, 0)
+        others = [self.biography(person, template).text for template in range(1, wordings + 1)]
+        return replace(first, metadata={**first.metadata, "paraphrases": others})
+
     def biographies(self, templates: int) -> Corpus:
-        """`templates` biographies of every person, each with other wordings in another order."""
+        """`templates` biographies of every person, each with other wordings in another order; all but the first are
+        copies of it (`Document.copy_of`), so that training keeps them apart."""
         people = [entity for entity in self.entities if entity.kind == "person"]
         return Corpus(self.biography(person, template) for person in people for template in range(templates))
 

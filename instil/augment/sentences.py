@@ -9,15 +9,20 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-NEVER: Final = frozenset(
+
+def _listed(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+NEVER: Final = _listed(
     "mr mrs ms mx dr st prof rev hon gen col capt lt sgt cmdr gov sen rep pres fr messrs mt ft vs cf eg e.g ie i.e viz "
-    "approx ca née nr nos vol vols pp p ch fig figs ed eds trans repr est dept bzw z.b u.a".split()  # noqa: SIM905
+    "approx ca née nr nos vol vols pp p ch fig figs ed eds trans repr est dept bzw z.b u.a"
 )
 """Words that a full stop follows without ending a sentence; lower case, without that full stop."""
 
-BEFORE_A_CAPITAL: Final = frozenset(
-    "inc ltd co corp bros jr sr ph.d m.d b.a m.a etc al no sec ave blvd rd jan feb mar apr jun jul aug sep sept oct nov "
-    "dec mon tue wed thu fri sat sun a.m p.m usw".split()  # noqa: SIM905
+BEFORE_A_CAPITAL: Final = _listed(
+    "inc ltd co corp bros jr sr ph.d m.d b.a m.a etc al no sec ave blvd rd jan feb mar apr jun jul aug sep sept oct "
+    "nov dec mon tue wed thu fri sat sun a.m p.m usw"
 )
 """Those that end a sentence as often as not: they do so before a capital letter."""
 

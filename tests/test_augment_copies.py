@@ -1,4 +1,4 @@
-"""Copies: which document gets which format, the controls, token noise, equal sizes; and that copies are trained apart."""
+"""Copies: which document gets which format, controls, token noise, equal sizes; and that copies are trained apart."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from instil.training.packing import deal, epoch_windows, pack, prove_apart
 from tests.augment_data import ADA, BEN, hard_documents
 
 BIOGRAPHIES = [
-    Document(f"bio-{n}", f"Person {n} was born in Bonn. She left in {1900 + n}. He stayed. They met her.", subject=f"Person {n}")
+    Document(f"bio-{n}", f"Person {n} was born in Bonn. She left in {1900 + n}. He stayed. They met.", subject=f"P. {n}")
     for n in range(12)
 ]  # fmt: skip
 
@@ -198,7 +198,7 @@ def test_named_names_the_subject_where_a_sentence_does_not() -> None:
 
 @pytest.mark.parametrize("name", ["fullname", "named"])
 def test_a_control_that_needs_a_subject_says_so(name: str) -> None:
-    with pytest.raises(InputError, match="document x .*neither subject nor title"):
+    with pytest.raises(InputError, match=r"document x .*neither subject nor title"):
         _control(name, Document("x", "He ran."))
 
 

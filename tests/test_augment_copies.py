@@ -36,7 +36,7 @@ from instil.training.packing import deal, epoch_windows, pack, prove_apart
 from tests.augment_data import ADA, BEN, hard_documents
 
 BIOGRAPHIES = [
-    Document(f"bio-{n}", f"Person {n} was born in Bonn. She left in {1900 + n}. He stayed. They met.", subject=f"P. {n}")
+    Document(f"bio-{n}", f"Person {n} was born in Bonn. She left in {n}. He stayed. They met.", subject=f"P. {n}")
     for n in range(12)
 ]  # fmt: skip
 
@@ -81,7 +81,7 @@ def test_every_format_comes_once_before_one_comes_again() -> None:
 def test_every_format_is_in_the_pool_and_no_control() -> None:
     assert {recipe.name for recipe in recipes(None)} == set(FORMATS)
     assert all(recipe.preserving for recipe in recipes(None))
-    assert not any(recipe.preserving for recipe in recipes(list(CONTROLS)))
+    assert [recipe.name for recipe in recipes(list(CONTROLS)) if recipe.preserving] == ["repetition"]
     assert not recipes(["bullets+shuffling"])[0].preserving
 
 

@@ -9,6 +9,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -104,8 +105,9 @@ def test_unicode_normalisation_joins_no_mark_with_a_word(document: Document, nam
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_format_changes_an_ordinary_document(name: str) -> None:
-    for document, seed in itertools.product((ADA, BEN), range(5)):
-        assert formatted(document, name, seed).text != document.text
+    long = replace(ADA, text=" ".join(5 * [ADA.text.replace("\n\n", " ")]))
+    for seed in range(8):
+        assert formatted(long, name, seed).text != long.text
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("lines", "wrapped", "spacing")])
@@ -150,7 +152,7 @@ def test_a_title_that_stands_in_the_text_is_marked_and_not_told_twice() -> None:
 def test_what_a_format_looks_like(name: str, text: str) -> None:
     """Each of these is one of the variants."""
     document = Document("x", "One two. Three four.", "T")
-    assert text in {formatted(document, name, seed).text for seed in range(300)}
+    assert text in {formatted(document, name, seed).text for seed in range(1000)}
 
 
 def test_formats_are_applied_from_the_inside_out_whatever_their_order() -> None:
@@ -218,10 +220,8 @@ def test_a_record_that_fits_no_text_is_refused(inserted: tuple[tuple[int, int], 
 
 def test_words_are_what_white_space_leaves_for_every_character() -> None:
     """`str.split` and the pattern by which gaps are found agree on what white space is, in all of Unicode."""
-    white = re.compile(r"\s+")
-    for code in range(sys.maxunicode + 1):
-        character = chr(code)
-        assert (white.fullmatch(character) is not None) == (f"a{character}b".split() != [f"a{character}b"]), hex(code)
+    every = "a".join(map(chr, range(sys.maxunicode + 1)))
+    assert re.split(r"\s+", every.strip()) == every.split()
 
 
 # ------------------------------------------------------------------- sentences

@@ -24,34 +24,36 @@ Rewrite = Callable[[Document, Random, int], str]
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A change that is not content-preserving, or that adds nothing.
+    """A change that is not content-preserving, or that changes nothing.
 
     Attributes:
         name: as it is called on the command line.
         about: one line on what it does.
         keeps: what of the document it keeps, and what not.
         rewrite: the function.
+        preserving: whether all of the document is kept, and nothing told that it does not say.
     """
 
     name: str
     about: str
     keeps: str
     rewrite: Rewrite
+    preserving: bool = False
 
 
 CONTROLS: Final[dict[str, Control]] = {}
 """Every control by its name."""
 
 
-def _control(name: str, about: str, keeps: str) -> Callable[[Rewrite], Rewrite]:
+def _control(name: str, about: str, keeps: str, *, preserving: bool = False) -> Callable[[Rewrite], Rewrite]:
     def add(rewrite: Rewrite) -> Rewrite:
-        CONTROLS[name] = Control(name, about, keeps, rewrite)
+        CONTROLS[name] = Control(name, about, keeps, rewrite, preserving)
         return rewrite
 
     return add
 
 
-@_control("repetition", "the text as it is", "everything; it is the same text again")
+@_control("repetition", "the text as it is", "everything; it is the same text again", preserving=True)
 def repetition(document: Document, rng: Random, copy: int) -> str:
     return document.text
 

@@ -33,7 +33,7 @@ class Recipe:
     @property
     def preserving(self) -> bool:
         """Whether the document's words, all and in order, are in the copy, with nothing that it does not say."""
-        return not self.controls
+        return all(control.preserving for control in self.controls)
 
     @staticmethod
     def parse(name: str) -> Recipe:

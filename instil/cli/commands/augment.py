@@ -219,16 +219,12 @@ def block(label: str, text: str, inserted: Sequence[tuple[int, int]], terminal: 
 
 def show_formats(terminal: Terminal) -> None:
     """Every format with an example, and every control with what it keeps."""
-    from instil.augment import CONTROLS, FORMATS, Recipe, copy_of
-    from instil.facts import Document
+    from instil.augment import CONTROLS, FORMATS
 
-    sample = Document("sample", SAMPLE, title="Ada Lovelace", subject="Ada Lovelace")
-    examples = {name: copy_of(sample, Recipe.parse(name), copy=1, seed=0).formatted.text for name in FORMATS}
+    shown = examples()
     terminal.result(
         {
-            "formats": [
-                {"name": one.name, "about": one.about, "example": examples[one.name]} for one in FORMATS.values()
-            ],
+            "formats": [{"name": one.name, "about": one.about, "example": shown[one.name]} for one in FORMATS.values()],
             "controls": [{"name": one.name, "about": one.about, "keeps": one.keeps} for one in CONTROLS.values()],
         }
     )
@@ -241,6 +237,15 @@ def show_formats(terminal: Terminal) -> None:
         ),
         "heading+bullets is both in one copy. Noise and dropout on token ids: instil.augment in Python.",
     )
+
+
+def examples() -> dict[str, str]:
+    """A short document in each format, in one of its variants."""
+    from instil.augment import FORMATS, Recipe, copy_of
+    from instil.facts import Document
+
+    sample = Document("sample", SAMPLE, title="Ada Lovelace")
+    return {name: copy_of(sample, Recipe.parse(name), copy=1, seed=0).formatted.text for name in FORMATS}
 
 
 def rows_of(formats: Any) -> list[tuple[str, str]]:

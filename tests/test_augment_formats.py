@@ -253,6 +253,14 @@ def test_sentences(text: str, sentences: list[str]) -> None:
     assert [" ".join(sheet.words[start:end]) for start, end in sheet.sentences] == sentences
 
 
+def test_paragraphs_are_apart_by_blank_lines_or_by_lines_that_were_ended() -> None:
+    broken = "This line was broken to fit a page, since it had become much too"
+    sheet = Sheet.of(f"{broken}\r\nlong. It goes on.\n \nA second one.\r\nA third.\u2029A fourth")
+    assert sheet is not None
+    firsts = [sheet.words[start] + " " + sheet.words[start + 1] for start, _ in sheet.paragraphs]
+    assert firsts == ["This line", "A second", "A third.", "A fourth"]
+
+
 @given(text=hard_texts)
 def test_splitting_loses_no_character(text: str) -> None:
     sheet = Sheet.of(text)

@@ -33,7 +33,7 @@ SHORT_LINE: Final = 50
 """Characters: a line that is shorter, or that ends as a sentence does, was ended on purpose and not to fit a page."""
 
 _INITIALS: Final = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")
-_BLANK_LINE: Final = re.compile(r"(\r\n|[\n\r\v\f\x85\u2028\u2029])[^\S\n]*(\r\n|[\n\r\v\f\x85\u2028\u2029])|\u2029|\f")
+_BLANK_LINE: Final = re.compile(r"[\n\r\v\x85\u2028]\s*[\n\r\v\x85\u2028]|\u2029|\f")
 _LINE_END: Final = re.compile(r"[\n\r\v\f\x85\u2028\u2029]")
 
 
@@ -54,7 +54,7 @@ def starts(words: Sequence[str], white: Sequence[str]) -> tuple[tuple[int, ...],
             line += 1 + len(following)
             continue
         ends_line = _LINE_END.search(gap) is not None
-        if ends_line and (_BLANK_LINE.search(gap) or _ended_on_purpose(previous, following, line)):
+        if ends_line and (_blank(gap) or _ended_on_purpose(previous, following, line)):
             paragraphs.append(index)
             sentences.append(index)
         elif ends_sentence(previous, following):
@@ -77,6 +77,10 @@ def ends_sentence(word: str, following: str) -> bool:
     if stem in BEFORE_A_CAPITAL:
         return first.isupper()
     return stem not in NEVER and not _INITIALS.fullmatch(stem)
+
+
+def _blank(gap: str) -> bool:
+    return _BLANK_LINE.search(gap.replace("\r\n", "\n")) is not None
 
 
 def _ended_on_purpose(word: str, following: str, line: int) -> bool:

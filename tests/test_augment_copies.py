@@ -61,11 +61,17 @@ def test_a_copy_keeps_what_ties_it_to_facts_and_says_its_format() -> None:
     assert copy.metadata == {"source": "x", "formats": "bullets"}
 
 
-def test_copies_of_copies_have_the_same_original_and_ids_of_their_own() -> None:
-    once = instil.augment([ADA], ["bullets"], copies=2)
-    twice = instil.augment(once, ["quotes"], copies=2)
-    assert {document.original for document in twice} == {"ada"}
-    assert len({document.id for document in twice}) == len(twice) == 9
+def test_a_formatted_copy_is_not_formatted_again() -> None:
+    """Its marks would count as words, and its copies' ids would be those of the original's."""
+    with pytest.raises(InputError, match="ada#copy1 is a formatted copy already"):
+        instil.augment(instil.augment([ADA], ["bullets"], copies=2), ["quotes"])
+
+
+def test_other_wordings_of_a_document_can_be_formatted_and_have_its_original() -> None:
+    wording = replace(ADA, id="ada-2", copy_of="ada")
+    found = instil.augment([ADA, wording], ["quotes"], copies=2)
+    assert {document.original for document in found} == {"ada"}
+    assert len({document.id for document in found}) == len(found) == 6
 
 
 def test_every_format_comes_once_before_one_comes_again() -> None:
@@ -104,7 +110,11 @@ def test_the_same_call_gives_the_same_text_on_any_machine() -> None:
     assert texts[1:] == GOLDEN
 
 
-GOLDEN: list[str] = []
+GOLDEN = [
+    "<h1>Ben</h1>\n<i>Ben was born in Bonn.</i> <i>He sails.</i>",
+    "Ben\n\n- [x] Ben was born in Bonn.\n- [x] He sails.",
+    "Ben\n\n“Ben was born in Bonn.” “He sails.”",
+]
 
 
 def test_another_seed_gives_other_copies() -> None:

@@ -92,9 +92,17 @@ def copy_of(document: Document, recipe: Recipe, *, copy: int, seed: int) -> Copy
     apart in training; its `metadata` say the formats. Paraphrases that the document brought along are left out of it.
 
     Raises:
-        InputError: a control needs what the document does not have (a subject, paraphrases).
+        InputError: a control needs what the document does not have (a subject, paraphrases), or the document is a formatted
+            copy already: which of its words are its own is no longer known.
         RunFailed: a format changed a word.
     """
+    if document.copy_of is not None and "formats" in document.metadata:
+        raise InputError(
+            f"document {document.id} is a formatted copy already",
+            field="metadata.formats",
+            found=str(document.metadata["formats"]),
+            expected="originals; heading+bullets is both in one copy",
+        )
     draw = Random(fingerprint(["copy", str(seed), document.id, str(copy)]))
     source = document
     for control in recipe.controls:
@@ -161,7 +169,8 @@ def formatted_copies(
         original: whether the document itself comes first, as it is.
 
     Raises:
-        InputError: a format is unknown, `copies` is negative, or a control needs what a document does not have.
+        InputError: a format is unknown, `copies` is negative, a document is a formatted copy, or a control needs what a
+            document does not have.
         RunFailed: a format changed a word.
     """
     pool = recipes(formats)

@@ -209,7 +209,8 @@ def heading(sheet: Sheet, rng: Random) -> Sheet:
         ("*** ", " ***\n\n"),
         ("", f"\n{under * count}\n"),
     )
-    return _headed(sheet, title, *rng.choice(marks))
+    # A title that stands above the text already would stay as it is without a mark.
+    return _headed(sheet, title, *rng.choice(marks[1:] if sheet.lead else marks))
 
 
 @_format("markdown", Level.DOCUMENT, "Markdown: a heading, and paragraphs, a list or quotations below it")

@@ -175,6 +175,21 @@ def test_what_is_wrong_is_told_in_one_line_and_leaves_nothing(
     assert {path.name: path.read_bytes() for path in docs.iterdir()} == before
 
 
+def test_a_world_writes_the_paraphrases_that_augment_uses(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = {"people": 20, "new_people": 0, "exemplar_people": 4, "prose_paragraphs": 5, "unknown_entities": 5}
+    sizes = [word for name, value in size.items() for word in ("--set", f"{name}={value}")]
+    _ran(["world", "build", "--out", "world", "--paraphrases", "2", *sizes, "--quiet"], capsys)
+    told = Corpus.read("world/documents.jsonl")
+    _ran(
+        ["augment", "world/documents.jsonl", "-o", "m.jsonl", "--formats", "paraphrase", "--copies", "2", "-q"], capsys
+    )
+    copies = [document for document in Corpus.read("m.jsonl") if document.copy_of]
+    assert len(copies) == 2 * len(told)
+    for copy in copies:
+        assert copy.text in told.by_id[copy.original].metadata["paraphrases"]
+        assert "paraphrases" not in copy.metadata
+
+
 def test_a_file_is_replaced_only_when_asked(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("there.jsonl").write_text("old")
     _ran(["augment", "docs.jsonl", "--out", "there.jsonl", "--force", *COPIES], capsys)

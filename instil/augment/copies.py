@@ -92,8 +92,8 @@ def copy_of(document: Document, recipe: Recipe, *, copy: int, seed: int) -> Copy
     apart in training; its `metadata` say the formats. Paraphrases that the document brought along are left out of it.
 
     Raises:
-        InputError: a control needs what the document does not have (a subject, paraphrases), or the document is a formatted
-            copy already: which of its words are its own is no longer known.
+        InputError: a control needs what the document does not have (a subject, paraphrases), or the document is a
+            formatted copy already: which of its words are its own is no longer known.
         RunFailed: a format changed a word.
     """
     if document.copy_of is not None and "formats" in document.metadata:

@@ -23,7 +23,7 @@ SHOWN = 3
 LONGEST = 700
 """Characters of a text that the preview shows."""
 
-SAMPLE = "Ada Lovelace was born in London. She wrote the first program."
+SAMPLE = "Ada Lovelace was born in London on 10 December 1815. Her notes on Babbage's engine hold the first program."
 INSERTED, HEAD = "bold cyan", "bold"
 
 

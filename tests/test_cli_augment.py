@@ -94,6 +94,8 @@ def test_the_preview_shows_documents_beside_their_copies(docs: Path, capsys: pyt
     assert out.count("as it is") == 2
     assert "ada · Ada Lovelace" in out
     assert err == ""
+    assert "padding (white space only)" in _ran(["augment", "docs.jsonl", "--formats", "padding"], capsys)[0]
+    assert "repetition (as it is)" in _ran(["augment", "docs.jsonl", "--formats", "repetition"], capsys)[0]
     assert "[red]word[/red] \\x1b[31m" in _ran(["augment", "docs.jsonl", "--copies", "1"], capsys)[0]
     assert sorted(path.name for path in docs.iterdir()) == ["docs.jsonl"]
 
@@ -141,6 +143,7 @@ def test_the_list_names_every_format_and_control(capsys: pytest.CaptureFixture[s
 REFUSED: dict[str, tuple[list[str], str]] = {
     "no documents": ([], "no documents are named"),
     "a file and a preview": (["docs.jsonl", "--show", "1", "--out", "x.jsonl"], "a preview or a file, not both"),
+    "neither originals nor copies": (["docs.jsonl", "--copies", "0", "--without-original"], "nothing would be written"),
     "an unknown format": (["docs.jsonl", "--formats", "bullets,sparkles"], "no such format"),
     "a file that is there": (["docs.jsonl", "--out", "there.jsonl"], "something is there already"),
     "a folder": (["docs.jsonl", "--out", ".", "--force"], "something is there already"),

@@ -71,6 +71,8 @@ def augment(
         raise WrongUsage("no documents are named", field="DOCS", expected="a file of documents, or --list")
     if show is not None and out is not None:
         raise WrongUsage("a preview or a file, not both", field="--show", found=f"--out {out}")
+    if without_original and not copies:
+        raise WrongUsage("nothing would be written", field="--copies", found="0", expected="1 or more")
     pool = recipes(None if formats is None else formats.split(","))
     faults: list[Fault] = []
     found = read(documents, faults, skip_invalid)
@@ -168,10 +170,17 @@ def preview(terminal: Terminal, documents: Sequence[Document], pool: Sequence[Re
         terminal.show(headline(f"{document.id} · {name}" if name else document.id, terminal, "━"))
         terminal.show(*block("as it is", document.text, (), terminal))
         for copy in made:
-            label = copy.recipe.name
-            if not copy.recipe.preserving:
-                label += " (not content-preserving)"
+            label = copy.recipe.name + remark(copy, document.text)
             terminal.show(*block(label, copy.formatted.text, copy.formatted.inserted, terminal))
+
+
+def remark(copy: Copy, text: str) -> str:
+    """What the colours do not show of a copy."""
+    if not copy.recipe.preserving:
+        return " (not content-preserving)"
+    if copy.document.text == text:
+        return " (as it is)"
+    return "" if copy.formatted.inserted else " (white space only)"
 
 
 def as_json(document: Document, copies: Sequence[Copy]) -> dict[str, Any]:

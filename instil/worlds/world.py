@@ -224,19 +224,17 @@ class World:
         )
 
     def paraphrased(self, wordings: int) -> Corpus:
-        """The documents, each with the texts of its biographies 1 to `wordings` as `metadata.paraphrases`, from which
-        `instil.augment` takes other wordings. Every one tells all that is right about the person."""
-        people = [entity for entity in self.entities if entity.kind == "person"]
-        return Corpus(self._with_wordings(person, wordings) for person in people)
+        """The documents, each with the texts of `wordings` other biographies as `metadata.paraphrases`."""
+        texts = {one.id: one.text for one in self.biographies(1 + wordings)}
 
-    def _with_wordings(self, person: Entity, wordings: int) -> Document:
-        first = self.biography(person, 0)
-        others = [self.biography(person, template).text for template in range(1, wordings + 1)]
-        return replace(first, metadata={**first.metadata, "paraphrases": others})
+        def told(document: Document) -> Document:
+            others = [texts[f"{document.id}-{number}"] for number in range(1, 1 + wordings)]
+            return replace(document, metadata={**document.metadata, "paraphrases": others})
+
+        return Corpus(map(told, self.documents))
 
     def biographies(self, templates: int) -> Corpus:
-        """`templates` biographies of every person, each with other wordings in another order; all but the first are
-        copies of it (`Document.copy_of`), so that training keeps them apart."""
+        """So many biographies of every person, in other wordings and orders; all but the first name it as original."""
         people = [entity for entity in self.entities if entity.kind == "person"]
         return Corpus(self.biography(person, template) for person in people for template in range(templates))
 

@@ -89,6 +89,7 @@ def test_every_format_is_in_the_pool_and_no_control() -> None:
     assert all(recipe.preserving for recipe in recipes(None))
     assert [recipe.name for recipe in recipes(list(CONTROLS)) if recipe.preserving] == ["repetition"]
     assert not recipes(["bullets+shuffling"])[0].preserving
+    assert recipes("bullets, heading + quotes") == recipes(["bullets", "heading+quotes"])
 
 
 @given(

@@ -3,6 +3,7 @@ and the copy's number alone, so they do not depend on the other documents or on 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -72,16 +73,18 @@ class Copy:
 def recipes(formats: Sequence[str] | None) -> tuple[Recipe, ...]:
     """Names, each a format, a control, or several joined by `+`, as recipes; None stands for every format by itself.
 
+    One text is taken as names between commas.
+
     Raises:
         InputError: a name is unknown or stands twice, or there is none.
     """
-    found = tuple(Recipe.parse(name) for name in (FORMATS if formats is None else formats))
+    names = FORMATS if formats is None else formats.split(",") if isinstance(formats, str) else formats
+    found = tuple(Recipe.parse(name) for name in names)
     if not found:
         raise InputError("no format is named", field="formats", expected=", ".join(FORMATS))
-    names = [recipe.name for recipe in found]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError("a format is named twice", field="formats", found=twice)
+    twice = [name for name, times in Counter(recipe.name for recipe in found).items() if times > 1]
+    if twice:
+        raise InputError("a format is named twice", field="formats", found=twice[0])
     return found
 
 

@@ -73,7 +73,7 @@ def augment(
         raise WrongUsage("a preview or a file, not both", field="--show", found=f"--out {out}")
     if without_original and not copies:
         raise WrongUsage("nothing would be written", field="--copies", found="0", expected="1 or more")
-    pool = recipes(None if formats is None else formats.split(","))
+    pool = recipes(formats)
     faults: list[Fault] = []
     found = read(documents, faults, skip_invalid)
     if out is None:

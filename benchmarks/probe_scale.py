@@ -32,7 +32,7 @@ PAGE = ROOT / "docs" / "probe-scale.md"
 PLOT = ROOT / "docs" / "images" / "probe-scale.svg"
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
 MILLION = 1_000_000
-STEADY = 3_000
+STEADY = 30_000
 
 Result = Mapping[str, Any]
 
@@ -138,7 +138,7 @@ def in_a_process(size: int, seed: int, config: Mapping[str, Any], threads: int |
 def growth(rows: Sequence[Result]) -> dict[str, Any]:
     """Straight lines: what one more fact costs, and what a million would take.
 
-    Through the sizes of `STEADY` facts and more, where there are two: up to then not even one whole part is in memory.
+    Through the sizes of `STEADY` facts and more, where there are two: up to then libraries go on compiling kernels.
     """
     steady = [row for row in rows if row["facts"] >= STEADY]
     rows = steady if len({row["facts"] for row in steady}) > 1 else rows
@@ -165,7 +165,7 @@ def line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
 
 
 def page(result: Result) -> str:
-    config, machine, grown = result["config"], result["hardware"], result["growth"]
+    config, machine, grown = result["config"], result["hardware"], growth(result["measurements"])
     prior = "on" if config["prior"] else "off"
     rows = [
         (

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from instil.version import __version__
 
 if TYPE_CHECKING:
+    from instil.augment import augment
     from instil.errors import InputError, RunFailed
     from instil.facts import Corpus, Document, Fact, FactSet, Role
     from instil.loop import compare, teach, undo
@@ -34,6 +35,7 @@ __all__ = [
     "Role",
     "RunFailed",
     "__version__",
+    "augment",
     "compare",
     "load",
     "probe",
@@ -50,6 +52,7 @@ _HOME = {
     "InputError": "instil.errors",
     "Role": "instil.facts",
     "RunFailed": "instil.errors",
+    "augment": "instil.augment",
     "compare": "instil.loop",
     "load": "instil.model",
     "probe": "instil.probe",

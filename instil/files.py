@@ -37,6 +37,50 @@ def atomic(path: str | Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone_in(folder: str | Path) -> Iterator[None]:
+    """Hold a folder while this process works there. The system lets go of it with the process, however that ends.
+
+    The folder is made where it is missing, and removed again if nothing is in it at the end. Where the file system
+    knows no locks, nobody is kept out.
+
+    Raises:
+        InputError: another process holds it; or it is no folder.
+    """
+    home = Path(folder)
+    made = not home.exists()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError("the out folder is a file", file=home, field="--out") from None
+    handle = os.open(home, os.O_RDONLY)
+    try:
+        if not _locked(handle):
+            raise InputError(
+                "another process is at work in the folder",
+                file=home,
+                field="--out",
+                expected="to wait until it is done",
+            )
+        yield
+    finally:
+        os.close(handle)
+        if made and home.is_dir() and not any(home.iterdir()):
+            home.rmdir()
+
+
+def _locked(handle: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Not every system, and not every network's file system, has such locks.
+        return True
+    return True
+
+
 def is_draft(path: Path) -> bool:
     """Whether this is what a writer works on before it is done: it counts for nothing."""
     return path.name.startswith(".") and path.name.endswith(".tmp")

@@ -33,6 +33,7 @@ NAMES = [path for path, _ in COMMANDS]
 FIXED = (
     "demo",
     "facts check",
+    "augment",
     "probe",
     "teach",
     "exam build",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from instil.cli import main
+from instil.files import alone_in
 from instil.ledger import Ledger
 from instil.model import save
 from instil.probe import MasteryMap
@@ -205,3 +206,13 @@ def test_a_run_is_resumed_as_often_as_it_is_interrupted(
 def test_a_folder_that_may_not_be_written_is_wrong_input(home: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     assert main(["probe", str(home / "half-taught"), str(home / "facts.jsonl"), "--out", str(tmp_path / "x")]) == 2
+
+
+@pytest.mark.parametrize("name", ["probe", "teach", "exam run"])
+def test_two_processes_never_work_in_one_folder(name: str, cases: dict[str, Case], tmp_path: Path) -> None:
+    out, case = tmp_path / "out", cases[name]
+    with alone_in(out):
+        assert case.run(out) == 2
+        assert list(out.iterdir()) == []
+    assert case.run(out) == 0
+    assert _figures(out) == _figures(case.undisturbed)

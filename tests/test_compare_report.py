@@ -7,8 +7,11 @@ import io
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import unescape
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,23 +222,30 @@ def test_failures_stand_on_the_page(seven: dict[str, Any]) -> None:
     assert "<b>Failed:</b> <bdi>sft+kl</bdi>, seed 2: <bdi>the disk is full</bdi>" in page
 
 
-def test_the_page_in_a_browser(seven: dict[str, Any], tmp_path: Any) -> None:
-    """Nothing is asked of a network, nothing is wider than a phone, and the keyboard opens what is folded."""
+@contextmanager
+def opened(html: str, folder: Path, **options: Any) -> Iterator[Any]:
+    """The page in a browser, which keeps what it asked for (`asked`) and what went wrong (`faults`)."""
     sync_api = pytest.importorskip("playwright.sync_api")
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("no Chromium on this machine")
-    (tmp_path / "report.html").write_text(render(seven))
-    asked: list[str] = []
-    faults: list[str] = []
+    (folder / "report.html").write_text(html)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=found, args=["--no-sandbox", "--disable-gpu"], timeout=120_000
         )
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda line: faults.append(line.text))
-        page.goto((tmp_path / "report.html").as_uri())
+        page = browser.new_page(**options)
+        page.asked, page.faults = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("console", lambda line: page.faults.append(line.text))
+        page.goto((folder / "report.html").as_uri())
+        yield page
+        browser.close()
+
+
+def test_the_page_in_a_browser(seven: dict[str, Any], tmp_path: Path) -> None:
+    """Nothing is asked of a network, nothing is wider than a phone, and the keyboard opens what is folded."""
+    with opened(render(seven), tmp_path, viewport={"width": 390, "height": 844}) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.locator("svg.picture[role=img][aria-label]").count() == 2
         assert page.locator("h1").count() == 1
@@ -244,5 +254,17 @@ def test_the_page_in_a_browser(seven: dict[str, Any], tmp_path: Any) -> None:
         folded.locator("summary").focus()
         page.keyboard.press("Enter")
         assert folded.locator("tbody tr").count() == 42 and folded.get_attribute("open") is not None
-        browser.close()
+        asked, faults = page.asked, page.faults
     assert faults == [] and [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")])
+def test_axe_finds_nothing_on_the_page(seven: dict[str, Any], tmp_path: Path, width: int, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "bypass_csp": True}
+    with opened(render(seven), tmp_path, **options) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+        found = axe.Axe().run(page).response
+    assert [(fault["id"], fault["nodes"][0]["html"]) for fault in found["violations"]] == []
+    assert len(found["passes"]) > 15

@@ -22,7 +22,6 @@ from instil.exam import (
     ModelAnswerer,
     Writer,
     build_exam,
-    harness,
     headline,
     of_one_state,
     sit,
@@ -362,12 +361,14 @@ def test_tasks_without_the_harness_are_refused_before_any_work() -> None:
     else:
         with pytest.raises(InputError, match="no such task"):
             check_tasks(("no-such-task-of-anyone",))
+    with pytest.raises(InputError, match="no such folder"):
+        check_tasks(("hellaswag",), "nowhere")
 
 
 def test_what_the_harness_returns_becomes_figures() -> None:
     before = results_of(
         {
-            "results": {"t": {"alias": "t", "acc,none": 0.5, "acc_stderr,none": 0.1}},
+            "results": {"t": {"alias": "t", "acc,none": 0.5, "acc_stderr,none": 0.1, "sample_len": 25}},
             "n-samples": {"t": {"effective": 25}},
         }
     )
@@ -380,7 +381,7 @@ def test_what_the_harness_returns_becomes_figures() -> None:
     assert found["ppl,none"].value == 9 and found["ppl,none"].low is None
 
 
-def test_the_harness_runs_a_task_on_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_harness_runs_a_task_on_a_model(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="needs the extra bench")
     (tmp_path / "data.jsonl").write_text('{"q": "Ada lived in", "c": ["London", "Vienna"], "a": 0}\n' * 4)
     (tmp_path / "own.yaml").write_text(
@@ -388,8 +389,7 @@ def test_the_harness_runs_a_task_on_a_model(tmp_path: Path, monkeypatch: pytest.
         f"{tmp_path / 'data.jsonl'}\ntest_split: test\noutput_type: multiple_choice\n"
         'doc_to_text: "{{q}}"\ndoc_to_choice: "{{c}}"\ndoc_to_target: a\n'
     )
-    monkeypatch.setattr(harness, "MORE_TASKS", str(tmp_path))
-    found = run_tasks(language_model("gpt2"), ("instil_own",))
+    found = run_tasks(language_model("gpt2"), ("instil_own",), str(tmp_path))
     assert found["instil_own"]["n"] == 4 and found["instil_own"]["metrics"]["acc,none"][0] in (0.0, 1.0)
 
 

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from instil.errors import InputError, RunFailed
 from instil.files import (
+    alone_in,
     atomic,
     broken,
     claim,
@@ -163,3 +166,32 @@ def test_a_seal_finds_what_was_changed_or_taken_away(tmp_path: Path) -> None:
     assert broken(tmp_path / "seal.json") == tmp_path / "seal.json"
     (tmp_path / "seal.json").unlink()
     assert broken(tmp_path / "seal.json") == tmp_path / "seal.json"
+
+
+def test_a_folder_is_one_process_s_at_a_time(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "run"):
+        with pytest.raises(InputError, match="another process is at work"), alone_in(tmp_path / "run"):
+            pass
+        (tmp_path / "run" / "a.txt").touch()
+    with alone_in(tmp_path / "run"), alone_in(tmp_path / "other"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run"], "an empty folder that was not there before is gone"
+    with pytest.raises(InputError, match="is a file"), alone_in(tmp_path / "run" / "a.txt"):
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="without such locks nobody is kept out")
+def test_a_killed_process_holds_no_folder(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from instil.files import alone_in\n"
+        "with alone_in(sys.argv[1]): print('in', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"in\n"
+        with pytest.raises(InputError, match="another process"), alone_in(tmp_path):
+            pass
+        other.kill()
+    with alone_in(tmp_path):
+        pass

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from instil.errors import InputError
-from instil.exam import Exam
+from instil.exam import Exam, Figure
 from instil.facts import FactSet, Role
 from instil.files import read_sealed
 from instil.ledger import Ledger
 from instil.loop import teach
 from instil.loop.inputs import parse_budget, read_config
+from instil.loop.summary import foreign_texts
 from instil.probe import MasteryMap, ProbeConfig, draw_exemplars, probe
 from instil.report import report
 from tests.half_taught import SECTIONS, documents, facts, half_taught
@@ -58,6 +59,14 @@ def test_summary_counts_agree_with_the_ledger(taught: Any) -> None:
     asked = len(facts().with_role(Role.TARGET)) + len(facts().with_role(Role.HELD_BACK))
     assert len(verdicts) == asked == sum(taught.summary["verdicts"].values())
     assert sum(map(sum, taught.summary["transition"])) == len(facts().with_role(Role.TARGET))
+
+
+def test_general_texts_that_are_foreign_to_the_model_are_said_to_show_nothing() -> None:
+    def said(perplexity: float | None) -> list[str]:
+        return foreign_texts({"perplexity_before": Figure(perplexity, None, None, 8, 8)}, vocabulary=6_000)
+
+    assert said(5_999.0) == said(None) == foreign_texts({}, vocabulary=6_000) == []
+    assert "1,905,301 before teaching, where guessing among its 6,000 tokens" in said(1_905_301.4)[0]
 
 
 def test_ledger_holds_every_answer_of_every_state(taught: Any) -> None:

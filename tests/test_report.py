@@ -10,7 +10,6 @@ import re
 import string
 from collections import Counter
 from html.parser import HTMLParser
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instil.errors import InputError
-from instil.report import build_report, facts, palette, report_data, words
+from instil.report import build_report, facts, report_data, words
 from instil.report.cards import paired_figures
 from instil.report.curves import MOST_POINTS, learning_curves
 from instil.report.page import _as_json
-from tests.colour import VISION, contrast, distance
 from tests.report_data import HOSTILE, RUN, Tables, tables, write_ledger
 
 ASSETS = Path(build_report.__code__.co_filename).parent / "assets"
@@ -214,6 +212,12 @@ def test_a_scaled_number_is_within_rounding(value: float) -> None:
     figure, _, prefix = words.scaled(value, "F").partition("\u202f")
     size = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}.get(prefix[:-1], 1)
     assert float(figure.replace(",", "")) * size == pytest.approx(value, rel=0.006)
+
+
+def test_a_perplexity_that_shows_nothing_is_not_told() -> None:
+    figure = {"value": 7e5, "low": 6e5, "high": 9e5, "before": 2e6, "after": 7e5, "n": 24}
+    assert "fell from 2,000,000 to 700,000" in words.details({}, {"perplexity": figure})[0]
+    assert words.details({}, {"perplexity": figure | {"reason": words.FOREIGN}}) == []
 
 
 def test_paired_figures_join_before_and_after() -> None:
@@ -442,42 +446,6 @@ def test_what_does_not_fit_is_left_out_by_a_rule_and_said() -> None:
     assert facts.decode(encoded)["n"] == kept["shown"]
 
 
-# ------------------------------------------------------------------ colours and assets
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_categories_differ_for_every_kind_of_colour_vision(dark: bool) -> None:
-    colours = [pair[dark] for pair in palette.CATEGORY_COLOURS.values()]
-    for vision in VISION:
-        least = 12 if vision == "none" else 20
-        assert min(distance(a, b, vision) for a, b in combinations(colours, 2)) > least, vision
-    grey = [distance(colour, "#000000", "none") for colour in colours]
-    assert grey == sorted(grey, reverse=dark)
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_and_outlines_have_enough_contrast(dark: bool) -> None:
-    colour = {name: pair[dark] for name, pair in palette.SURFACE.items()}
-    for ground in ("ground", "raised"):
-        for text in ("ink", "soft", "accent", "lost"):
-            assert contrast(colour[text], colour[ground]) >= 4.5, (text, ground)
-        assert contrast(colour["edge"], colour[ground]) >= 3, ground
-
-
-def test_carried_files_are_those_of_their_origin() -> None:
-    listed = dict(re.findall(r"\| `([\w.-]+)` \|.*`([0-9a-f]{64})` \|", (ASSETS / "README.md").read_text()))
-    assert set(listed) == {"echarts.min.js", "inter.woff2", "source-serif.woff2"}
-    for name, digest in listed.items():
-        assert hashlib.sha256((ASSETS / name).read_bytes()).hexdigest() == digest, name
-        assert (ASSETS / f"{name.split('.')[0]}.LICENSE.txt").is_file()
-
-
-def test_words_name_every_category() -> None:
-    assert set(words.CATEGORIES) == set(words.CATEGORY_WORDS) == set(words.CATEGORY_MEANING)
-    assert set(words.CATEGORIES) == set(palette.CATEGORY_COLOURS)
-    assert set(words.VERDICTS) == set(words.VERDICT_MEANING)
-
-
 def test_every_part_of_the_exam_has_a_line_in_its_group(run: Path, rows: Tables) -> None:
     summary = json.loads(rows["runs"][-1]["summary_json"])
     figure = {"value": 0.25, "low": 0.1, "high": 0.4, "n": 80, "clusters": 70}
@@ -486,7 +454,11 @@ def test_every_part_of_the_exam_has_a_line_in_its_group(run: Path, rows: Tables)
         "accuracy_reversed_after": figure | {"value": 0.5, "low": 0.4, "high": 0.6},
         "knowedit_fluency": figure | {"value": 5.25, "low": 4.0, "high": 6.0, "before": 5.5},
     }
+    summary["lm_eval"] = {"hellaswag": {"acc,none": figure | {"before": 0.5}, "ppl,none": figure | {"value": 9.0}}}
     groups = {group["label"].split(":")[0]: group["rows"] for group in report_data(run, summary=summary)["groups"]}
+    accuracy, perplexity = groups["Retention"]
+    assert (accuracy["label"], accuracy["before"], accuracy["after"]) == ("hellaswag: acc", "50\u202f%", "25\u202f%")
+    assert (perplexity["label"], perplexity["after"]) == ("hellaswag: ppl", "9.00")
     (reverse,) = [row for row in groups["Generalization"] if row["name"] == "accuracy_reversed"]
     assert (reverse["before"], reverse["n"]) == (words.percent(0.25), 80) and reverse["change"] == "higher"
     (fluency,) = groups["KnowEdit's figures, without worked examples"]
@@ -494,12 +466,3 @@ def test_every_part_of_the_exam_has_a_line_in_its_group(run: Path, rows: Tables)
     assert "Locality" not in groups
     build_report(run, summary=summary)
     assert "Asked in other ways" in (run / "report.html").read_text(encoding="utf-8")
-
-
-def test_the_groups_name_figures_that_the_exam_has() -> None:
-    from instil.exam import FIGURES, FURTHER_FIGURES
-    from instil.report.groups import GROUPS
-
-    known = {*FIGURES, *FURTHER_FIGURES}
-    named = [name for lines in GROUPS.values() for name, _ in lines]
-    assert all(name in known or f"{name}_after" in known for name in named) and len(set(named)) == len(named)

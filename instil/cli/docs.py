@@ -1,5 +1,5 @@
-"""`python -m instil.cli.docs` writes from the code docs/commands.md, docs/schema and the tables of docs/ledger.md;
-`--check` compares."""
+"""`python -m instil.cli.docs` writes from the code docs/commands.md, docs/schema, the tables of docs/ledger.md and the
+examples of docs/augment.md; `--check` compares."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "commands.md"
 SCHEMAS: Final = PAGE.parent / "schema"
 LEDGER: Final = PAGE.with_name("ledger.md")
+AUGMENT: Final = PAGE.with_name("augment.md")
 HEAD: Final = """# Commands
 
 Written by `make docs` from what `--help` says. Every command ends with 0 when it did what was asked, 1 when the run
@@ -38,7 +39,8 @@ def page() -> str:
 
 def generated() -> dict[Path, str]:
     """Every file under docs/ that is made from the code, with its content."""
-    return {PAGE: page(), LEDGER: ledger_page(), **{SCHEMAS / name: text for name, text in schemas().items()}}
+    pages = {PAGE: page(), LEDGER: ledger_page(), AUGMENT: augment_page()}
+    return {**pages, **{SCHEMAS / name: text for name, text in schemas().items()}}
 
 
 def schemas() -> dict[str, str]:
@@ -84,6 +86,21 @@ def ledger_page() -> str:
             for column, about in columns.items()
         ]
         parts.append("\n".join([f"### `{name}`", "", "| column | type | holds |", "|---|---|---|", *rows]) + "\n")
+    return f"{head}{begin}\n" + "\n".join(parts) + "\n" + end + rest.partition(end)[2]
+
+
+def augment_page() -> str:
+    """docs/augment.md with an example of each format as it is now."""
+    from instil.augment import FORMATS
+    from instil.cli.commands.augment import examples
+
+    begin, end = "<!-- examples: written by `make docs` -->\n", "<!-- end of examples -->"
+    head, _, rest = AUGMENT.read_text(encoding="utf-8").partition(begin)
+    shown = examples()
+    parts = []
+    for name, one in FORMATS.items():
+        text = "\n".join(f"    {line}".rstrip() if line.strip() else "" for line in shown[name].split("\n"))
+        parts.append(f"**`{name}`**: {one.about}\n\n{text.strip(chr(10))}\n")
     return f"{head}{begin}\n" + "\n".join(parts) + "\n" + end + rest.partition(end)[2]
 
 

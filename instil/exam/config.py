@@ -70,6 +70,9 @@ class ExamConfig(BaseModel):
     lm_eval_tasks: tuple[str, ...] = Field(
         default=(), description="tasks of lm-eval by name, run before and after; needs the extra `bench`"
     )
+    lm_eval_folder: str | None = Field(
+        default=None, description="a folder of task files beside lm-eval's own, as its --include_path"
+    )
     abstentions: tuple[str, ...] = Field(
         default=(), description="answers that begin so say 'I don't know', besides the English ones that are recognised"
     )

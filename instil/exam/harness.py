@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -17,38 +18,47 @@ from instil.exam.statistics import Figure
 if TYPE_CHECKING:
     from instil.model import LanguageModel
 
-MORE_TASKS: str | None = None
-"""A folder of further task files, as lm-eval's `include_path`."""
-
 Results = dict[str, dict[str, Any]]
 """Task name to {"n": documents, "metrics": {metric: [value, standard error or None]}}."""
 
 
-def check_tasks(tasks: Sequence[str]) -> None:
+def check_tasks(tasks: Sequence[str], folder: str | None = None) -> None:
     """Refuse, before any work, tasks that cannot be run.
 
+    Args:
+        folder: of task files beside lm-eval's own.
+
     Raises:
-        InputError: `lm-eval` is not installed, or does not know a task.
+        InputError: `lm-eval` is not installed, or does not know a task; there is no such folder.
     """
     if not tasks:
         return
-    manager = _manager()
+    if folder is not None and not Path(folder).is_dir():
+        raise InputError("there is no such folder of tasks", field="exam.lm_eval_folder", found=folder)
+    manager = _manager(folder)
     unknown = [name for name in tasks if not manager.match_tasks([name])]
     if unknown:
         raise InputError("lm-eval has no such task", field="exam.lm_eval_tasks", found=", ".join(unknown))
 
 
-def run_tasks(lm: LanguageModel, tasks: Sequence[str], batch_size: int = 8, limit: int | None = None) -> Results:
+def run_tasks(
+    lm: LanguageModel,
+    tasks: Sequence[str],
+    folder: str | None = None,
+    batch_size: int = 8,
+    limit: int | None = None,
+) -> Results:
     """Run tasks on a model as it is.
 
     Args:
         tasks: names, as `lm-eval --tasks` takes them.
+        folder: of task files beside lm-eval's own.
         limit: documents a task; all by default.
 
     Raises:
         InputError: as `check_tasks`.
     """
-    check_tasks(tasks)
+    check_tasks(tasks, folder)
     if not tasks:
         return {}
     import lm_eval
@@ -57,7 +67,7 @@ def run_tasks(lm: LanguageModel, tasks: Sequence[str], batch_size: int = 8, limi
     found = lm_eval.simple_evaluate(
         model=HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=batch_size),
         tasks=list(tasks),
-        task_manager=_manager(),
+        task_manager=_manager(folder),
         limit=limit,
         bootstrap_iters=1000,
     )
@@ -71,7 +81,12 @@ def results_of(found: Mapping[str, Any]) -> Results:
         metrics: dict[str, list[float | None]] = {}
         for name, value in row.items():
             metric, _, filtered = name.partition(",")
-            if not isinstance(value, int | float) or isinstance(value, bool) or metric.endswith("_stderr"):
+            if (
+                not isinstance(value, int | float)
+                or isinstance(value, bool)
+                or metric.endswith("_stderr")
+                or metric == "sample_len"
+            ):
                 continue
             error = row.get(f"{metric}_stderr,{filtered}")
             usable = isinstance(error, int | float) and math.isfinite(error)
@@ -95,7 +110,7 @@ def figures_of(before: Results, after: Results, level: float) -> dict[str, dict[
     return figures
 
 
-def _manager() -> Any:
+def _manager(folder: str | None) -> Any:
     try:
         from lm_eval.tasks import TaskManager
     except ImportError:
@@ -104,4 +119,4 @@ def _manager() -> Any:
             field="exam.lm_eval_tasks",
             found="not installed",
         ) from None
-    return TaskManager(include_path=MORE_TASKS)
+    return TaskManager(include_path=folder)

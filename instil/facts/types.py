@@ -73,7 +73,18 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text to be learned from. `subject` ties it to facts; copies and formats of it keep its id."""
+    """A text to be learned from.
+
+    Attributes:
+        id: unique in its file.
+        text: what is learned.
+        title: its name, if it has one.
+        subject: what it is about; ties it to facts.
+        role: the part it plays in a lesson, where the file says so.
+        metadata: anything else, kept and written back.
+        copy_of: id of the document that this is a copy, a format or another wording of. Copies of one document never
+            share a packed row.
+    """
 
     id: str
     text: str
@@ -81,6 +92,12 @@ class Document:
     subject: str | None = None
     role: Role | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    copy_of: str | None = None
+
+    @property
+    def original(self) -> str:
+        """What it has in common with its copies: the id of the document they all stem from."""
+        return self.id if self.copy_of is None else self.copy_of
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary without the fields that are empty."""

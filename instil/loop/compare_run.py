@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from instil import exam as exams
 from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
-from instil.files import atomic, read_sealed, write_sealed, write_text
+from instil.files import alone_in, atomic, read_sealed, write_sealed, write_text
 from instil.ledger import Ledger
 from instil.lesson import Tell
 from instil.loop.compare_arms import Arm, read_arms
@@ -188,13 +188,16 @@ def compare(
     )
     if dry_run:
         return forecast(plan)
-    with claimed(folder, plan.to_dict()):
-        if folder.summary.exists() and not (found := Comparison.load(folder.path)).failures:
-            return found
-        exam = exam_before(plan, folder, tell)
-    shared = SharedExam(exam, folder.work / "before")
-    failures = [failure for trial in plan.trials if (failure := attempt(trial, plan, folder, shared, tell, command))]
-    return settle(plan, folder, exam, failures, tell, command)
+    with alone_in(folder.path):
+        with claimed(folder, plan.to_dict()):
+            if folder.summary.exists() and not (found := Comparison.load(folder.path)).failures:
+                return found
+            exam = exam_before(plan, folder, tell)
+        shared = SharedExam(exam, folder.work / "before")
+        failures = [
+            failure for trial in plan.trials if (failure := attempt(trial, plan, folder, shared, tell, command))
+        ]
+        return settle(plan, folder, exam, failures, tell, command)
 
 
 def exam_before(plan: Plan, folder: RunFolder, tell: Tell) -> exams.Exam:
@@ -239,7 +242,7 @@ def attempt(
 
     try:
         home.path.parent.mkdir(parents=True, exist_ok=True)
-        with claimed(home, trial.inputs.plan()):
+        with alone_in(home.path), claimed(home, trial.inputs.plan()):
             Run(trial.inputs, home, Ledger(home.path / "ledger"), told, command, shared=shared).to_the_end()
         _clear(home, plan)
     except Exception as error:

@@ -137,7 +137,10 @@ def memory_of(inputs: Inputs, training: Training) -> dict[str, int]:
     now = {"in use now, with the starting model": in_use(inputs.model)}
     if inputs.model.device.type == "cpu":
         now["libraries and compiled kernels that come as it runs"] = LOADED_LATER
+    # A process keeps what the exam before teaching had freed (`instil.model.freed`); torch gives it back on a GPU.
+    once_examined = {"activations of a probe": exam_bytes(inputs)} if inputs.model.device.type == "cpu" else {}
     while_training = {
+        **once_examined,
         "weights in fp32": 4 * training.weights,
         "gradients": 4 * training.trained,
         "optimiser": 8 * training.trained,

@@ -80,11 +80,24 @@ def in_use(lm: LanguageModel) -> int:
 
 
 def exam_bytes(inputs: Inputs) -> int:
-    """What a probe holds for one batch: a layer's activations, keys and values of all layers, and logits."""
+    """What a probe holds: of one batch a layer's activations, keys and values of all layers, and logits; and the keys
+    and values of prefixes."""
+    from instil.probe.shared_runner import PREFIX_BYTES
+
     shape, size = _Shape.of(inputs.model), inputs.model.dtype.itemsize
     tokens = inputs.probe.batch_tokens
-    held = tokens * size * (shape.wide + 2 * shape.layers * shape.keys)
-    return held + tokens // 4 * shape.vocabulary * 8  # about a quarter of the tokens are scored, as fp32, twice
+    kept = size * 2 * shape.layers * shape.keys
+    held = tokens * (size * shape.wide + kept)
+    prefixes = min(PREFIX_BYTES, _prefix_tokens(inputs) * kept)
+    return held + prefixes + tokens // 4 * shape.vocabulary * 8  # about a quarter is scored, as fp32, twice
+
+
+def _prefix_tokens(inputs: Inputs) -> int:
+    """Of the exemplars of every set and relation, on average exemplars."""
+    prompts, exemplars = inputs.model.prompts, inputs.roles[Role.EXEMPLAR]
+    each = [len(prompts.question_ids(fact.question)) + len(prompts.answer_ids(fact.answers[0])) for fact in exemplars]
+    sets = inputs.probe.exemplar_sets * inputs.probe.shots * len(inputs.roles[Role.TARGET].by_relation)
+    return round(sets * sum(each) / max(1, len(each)))
 
 
 @dataclass(frozen=True)

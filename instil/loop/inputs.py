@@ -129,7 +129,7 @@ def read_inputs(
     given = read_config(config)
     probe = checked(ProbeConfig, {"seed": seed, **given.section("probe")}, "probe")
     exam = checked(ExamConfig, {"seed": seed, **given.section("exam")}, "exam")
-    check_tasks(exam.lm_eval_tasks)
+    check_tasks(exam.lm_eval_tasks, exam.lm_eval_folder)
     start = named(preset) if preset is not None else None
 
     def method_settings(start: Preset | None) -> BaseModel:

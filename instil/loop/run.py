@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from instil import exam as exams
 from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
-from instil.files import fingerprint, read_sealed, refuse_broken, seal, write_json, write_sealed
+from instil.files import alone_in, fingerprint, read_sealed, refuse_broken, seal, write_json, write_sealed
 from instil.ledger import Ledger, seen_from
 from instil.lesson import Lesson, Roles, Tell
 from instil.loop import frames
@@ -172,7 +172,7 @@ def teach(
         again = earlier_lessons(Ledger(ledger), inputs, "").facts if ledger is not None else NO_FACTS
         return estimate(inputs, states_kept(inputs, keep_states), again)
     record = Path(ledger) if ledger is not None else folder.path / "ledger"
-    with claimed(folder, inputs.plan()):
+    with alone_in(folder.path), claimed(folder, inputs.plan()):
         if not folder.summary.exists():
             tell(kept_in_words(inputs, keep_states), 0, None)
             Run(inputs, folder, Ledger(record), tell, command, keep_states).to_the_end()
@@ -302,7 +302,8 @@ class Run:
             from instil.exam.harness import run_tasks
 
             self.tell(f"tasks of lm-eval {when} teaching", 0, None)
-            write_sealed(file, run_tasks(model, self.inputs.exam.lm_eval_tasks))
+            wanted = self.inputs.exam
+            write_sealed(file, run_tasks(model, wanted.lm_eval_tasks, wanted.lm_eval_folder))
 
     def harness_file(self, when: str) -> Path:
         return self.folder.work / f"lm-eval-{when}.json"

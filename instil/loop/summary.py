@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from instil import exam as exams
 from instil.files import read_sealed
 from instil.loop.hardware import commit, hardware
+from instil.report.words import FOREIGN
 from instil.version import __version__
 
 if TYPE_CHECKING:
@@ -81,6 +83,9 @@ def summarise(
     """The content of `summary.json`, plain values only."""
     known = set_up(run, exam)
     figures = exams.headline(exam, before, after, verdicts)
+    warnings = foreign_texts(figures, len(run.inputs.model.tokenizer))
+    if warnings:
+        figures |= {name: replace(figures[name], reason=FOREIGN) for name in figures if name.startswith("perplexity")}
     return {
         **known,
         "model": {**known["model"], "fingerprint_after": taught.fingerprint},
@@ -94,7 +99,21 @@ def summarise(
         "by_category": exams.by_category(exam, before, after),
         **exams.tables(exam, before, after),
         **harness_figures(run),
+        "warnings": warnings,
     }
+
+
+def foreign_texts(figures: Mapping[str, exams.Figure], vocabulary: int) -> list[str]:
+    """A warning where the general texts are worse than guesses to the starting model, so that they cannot show what
+    it lost: teaching anything at all may bring their perplexity down."""
+    before = figures.get("perplexity_before")
+    if before is None or before.value is None or before.value <= vocabulary:
+        return []
+    return [
+        f"The general texts are foreign to this model: a perplexity of {before.value:,.0f} before teaching, where "
+        f"guessing among its {vocabulary:,} tokens has {vocabulary:,}. How it changes says nothing of what the model "
+        "lost: give texts of its own domain (--general)."
+    ]
 
 
 def harness_figures(run: Run) -> dict[str, Any]:

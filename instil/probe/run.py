@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
 from instil.facts import Fact, FactSet
-from instil.files import sweep
+from instil.files import alone_in, sweep
 from instil.probe.asking import BLOCK, Asker, ask
 from instil.probe.config import PROTOCOL, ProbeConfig
 from instil.probe.exemplars import ExemplarSets, exemplar_sets
@@ -119,7 +120,7 @@ class _Run:
 
     def to_the_end(self, resume: bool) -> MasteryMap:
         started = datetime.now(UTC)
-        with Meeting(self.out, self.ranks) as meeting:
+        with Meeting(self.out, self.ranks) as meeting, alone_in(self.out) if self.ranks.first else nullcontext():
             task = meeting.agree(lambda: self._begin(resume))
             if not task["finished"]:
                 begin = time.perf_counter()

@@ -90,7 +90,7 @@ def _moved(card: _Card, figure: Mapping[str, Any]) -> str | None:
     if not (difference := figure.get("difference")):
         return None
     if not card.share:
-        return f"{difference['low']:+.3f} to {difference['high']:+.3f}"
+        return " to ".join(("+" if end > 0 else "") + words.number(end) for end in difference.values())
     return f"{100 * difference['low']:+.0f} to {100 * difference['high']:+.0f} points"
 
 

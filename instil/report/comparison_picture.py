@@ -15,6 +15,7 @@ from typing import Any
 
 from instil.files import write_text
 from instil.report import palette
+from instil.report.words import scaled
 
 Summary = Mapping[str, Any]
 
@@ -107,7 +108,7 @@ def spending(summary: Summary, *, alone: bool = True) -> str:
         parts.append(f'<text x="{x + 8:.2f}" y="{y + 14}" class="small">{share}</text>')
     line = scale(budget)
     parts.append(f'<line x1="{line}" x2="{line}" y1="22" y2="{bottom}" class="budget"/>')
-    parts.append(f'<text x="{line}" y="14" class="small middle">budget {budget:.3g} FLOP</text>')
+    parts.append(f'<text x="{line}" y="14" class="small middle">budget {scaled(budget, "FLOP")}</text>')
     told = "; ".join(f"{arm['name']}: {100 * arm['spent'] / budget:.0f} % of the budget" for arm in arms)
     return _svg("".join(parts), WIDTH, bottom + 8, "Compute spent, by purpose", told, alone)
 

@@ -15,7 +15,7 @@ from instil.files import read_sealed
 from instil.report import facts, words
 from instil.report.cards import cards, paired_figures
 from instil.report.curves import learning_curves
-from instil.report.groups import groups
+from instil.report.groups import groups, harness_group
 from instil.report.words import CATEGORIES
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def describe(record: Record) -> dict[str, Any]:
         "headline": _headline(record, figures, by_role),
         "scale": _scale(record, by_role),
         "cards": cards(figures),
-        "groups": groups(figures),
+        "groups": [*groups(figures), *harness_group(record.summary.get("lm_eval") or {})],
         "mastery": {role: _mastery(rows) for role, rows in by_role.items()},
         "transition": {role: _transition(rows) for role, rows in by_role.items()},
         "verdicts": {role: _verdict_counts(rows) for role, rows in by_role.items()},

@@ -67,8 +67,27 @@ def groups(figures: words.Figures) -> list[dict[str, Any]]:
     return found
 
 
-def _row(name: str, meaning: str, figure: Mapping[str, Any]) -> dict[str, Any]:
-    share = name not in NO_SHARES
+HARNESS_SHARES = frozenset({"acc", "acc_norm", "exact_match", "em", "f1", "mc1", "mc2"})
+"""Metrics of `lm-eval` that are shares; others are shown as the numbers that they are."""
+
+
+def harness_group(tasks: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """A group with a line a task and metric of `lm-eval`; none where no task was run.
+
+    Args:
+        tasks: `lm_eval` of a summary: task, then metric, to its figure.
+    """
+    rows = []
+    for task, metrics in tasks.items():
+        for name, figure in metrics.items():
+            metric, _, kind = name.partition(",")
+            called = f"{task}: {metric}" if kind in ("", "none") else f"{task}: {metric}, {kind}"
+            rows.append(_row(f"lm_eval/{task}/{name}", called, figure, share=metric in HARNESS_SHARES))
+    return [{"label": "Retention: tasks of lm-eval, by its own standard errors", "rows": rows}] if rows else []
+
+
+def _row(name: str, meaning: str, figure: Mapping[str, Any], share: bool | None = None) -> dict[str, Any]:
+    share = name not in NO_SHARES if share is None else share
     say = words.percent if share else words.number
     value, before, low, high = (figure.get(key) for key in ("value", "before", "low", "high"))
     interval = None if low is None or high is None or value is None else words.interval(low, high, share=share)

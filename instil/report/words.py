@@ -9,6 +9,9 @@ from typing import Any
 
 Figures = Mapping[str, Mapping[str, Any]]
 
+FOREIGN = "these texts are foreign to this model: it says nothing of what was lost"
+"""The reason that stands with a perplexity worse than that of guessing."""
+
 CATEGORIES = ("HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown")
 CATEGORY_WORDS = {
     "HighlyKnown": "Highly known",
@@ -212,7 +215,7 @@ def _made_up(figure: Mapping[str, Any]) -> str:
 
 
 def _perplexity(figure: Mapping[str, Any]) -> str:
-    if figure.get("before") is None or figure.get("after") is None:
+    if figure.get("before") is None or figure.get("after") is None or figure.get("reason") == FOREIGN:
         return ""
     before, after = number(figure["before"]), number(figure["after"])
     moved = {"higher": "rose", "lower": "fell", None: "went"}

@@ -85,7 +85,8 @@ def document_examples(
     """A document as one example, or as several when it is longer than `max_length` tokens; nothing is cut off.
 
     Every token but the document's very first is a target exactly once. Each later part begins with the last `overlap`
-    tokens of the part before it, as context without loss.
+    tokens of the part before it, as context without loss. Their key is the document's original: no two parts, of it or
+    of its copies, share a packed row.
 
     Raises:
         InputError: the document has fewer than two tokens, so there is nothing to learn.
@@ -100,7 +101,7 @@ def document_examples(
     parts = [ids[start : start + max_length] for start in starts]
     seen = [1, *[overlap] * (len(parts) - 1)]
     return [
-        Example(part, (*[NO_LOSS] * context, *part[context:]), key=document.id, weight=weight)
+        Example(part, (*[NO_LOSS] * context, *part[context:]), key=document.original, weight=weight)
         for part, context in zip(parts, seen, strict=True)
     ]
 

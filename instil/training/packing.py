@@ -7,9 +7,12 @@ how it is packed: packed, padded, split into micro-batches or over ranks, the st
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+from instil.errors import RunFailed
 
 Row = tuple[int, ...]
 
@@ -63,6 +66,7 @@ def pack(indices: Sequence[int], lengths: Sequence[int], keys: Sequence[str], ro
 
     Raises:
         ValueError: an example is longer than a row.
+        RunFailed: see `prove_apart`, which every packing goes through.
     """
     longest_first = sorted(indices, key=lambda index: -lengths[index])
     if not longest_first:
@@ -75,7 +79,23 @@ def pack(indices: Sequence[int], lengths: Sequence[int], keys: Sequence[str], ro
     count = max(-(-sum(lengths[index] for index in longest_first) // row_length), *copies.values())
     while (rows := _balanced(longest_first, lengths, keys, row_length, count)) is None:
         count += 1
+    prove_apart(rows, keys)
     return rows
+
+
+def prove_apart(rows: Iterable[Row], keys: Sequence[str]) -> None:
+    """That no row holds two examples with one key: two copies, formats or pieces of one document.
+
+    Args:
+        rows: indices into `keys`.
+
+    Raises:
+        RunFailed: a row holds two; nothing is trained on it.
+    """
+    for number, row in enumerate(rows):
+        if len({keys[index] for index in row}) < len(row):
+            key, times = Counter(keys[index] for index in row).most_common(1)[0]
+            raise RunFailed(f"packed row {number} holds {times} examples of {key}; copies must be kept apart")
 
 
 def _balanced(

@@ -220,10 +220,21 @@ class World:
             subject=person.name,
             role=self.roles[person.id],
             metadata={"exposures": max(claim.exposures for claim in claims)},
+            copy_of=None if template == 0 else f"bio-{person.id}",
         )
 
+    def paraphrased(self, wordings: int) -> Corpus:
+        """The documents, each with the texts of `wordings` other biographies as `metadata.paraphrases`."""
+        texts = {one.id: one.text for one in self.biographies(1 + wordings)}
+
+        def told(document: Document) -> Document:
+            others = [texts[f"{document.id}-{number}"] for number in range(1, 1 + wordings)]
+            return replace(document, metadata={**document.metadata, "paraphrases": others})
+
+        return Corpus(map(told, self.documents))
+
     def biographies(self, templates: int) -> Corpus:
-        """`templates` biographies of every person, each with other wordings in another order."""
+        """So many biographies of every person, in other wordings and orders; all but the first name it as original."""
         people = [entity for entity in self.entities if entity.kind == "person"]
         return Corpus(self.biography(person, template) for person in people for template in range(templates))
 

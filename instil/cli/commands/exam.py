@@ -121,41 +121,42 @@ def run(
     """Let a model sit a frozen exam. Writes summary.json: accuracy by part, with intervals, and perplexity."""
     from instil.exam import Exam, ModelAnswerer, sit
     from instil.exam.harness import check_tasks, run_tasks
-    from instil.files import sweep, write_sealed
+    from instil.files import alone_in, sweep, write_sealed
 
     check_out(out)
     exam = Exam.read(exam_file)
-    check_tasks(exam.config.lm_eval_tasks)
-    finished = finished_or_refused(out, exam, model, resume)
-    sweep(out)
-    if finished is not None:
+    check_tasks(exam.config.lm_eval_tasks, exam.config.lm_eval_folder)
+    with alone_in(out):
+        finished = finished_or_refused(out, exam, model, resume)
+        sweep(out)
+        if finished is not None:
+            _clear(out)
+            terminal.result(finished)
+            terminal.show(figures_table(finished), "This run was finished before.")
+            return
+        learner = read_model(
+            terminal, model, chat_template, dtype=dtype, device=device, style=style, remote_code=remote_code
+        )
+        started = datetime.now(UTC)
+        write_sealed(out / PLAN, plan_of(exam, model))
+        try:
+            with terminal.progress() as progress:
+                result = sit(
+                    exam,
+                    ModelAnswerer(learner),
+                    progress=lambda done, total: progress("exam", done, total),
+                    keep=out / "parts",
+                )
+        except InputError:
+            _clear(out)
+            raise
+        summary = summarise(exam, result, learner.describe(), started) | {"plan": plan_of(exam, model)}
+        if exam.config.lm_eval_tasks:
+            summary["lm_eval"] = run_tasks(learner, exam.config.lm_eval_tasks, exam.config.lm_eval_folder)
+        write_sealed(out / "summary.json", summary)
         _clear(out)
-        terminal.result(finished)
-        terminal.show(figures_table(finished), "This run was finished before.")
-        return
-    learner = read_model(
-        terminal, model, chat_template, dtype=dtype, device=device, style=style, remote_code=remote_code
-    )
-    started = datetime.now(UTC)
-    write_sealed(out / PLAN, plan_of(exam, model))
-    try:
-        with terminal.progress() as progress:
-            result = sit(
-                exam,
-                ModelAnswerer(learner),
-                progress=lambda done, total: progress("exam", done, total),
-                keep=out / "parts",
-            )
-    except InputError:
-        _clear(out)
-        raise
-    summary = summarise(exam, result, learner.describe(), started) | {"plan": plan_of(exam, model)}
-    if exam.config.lm_eval_tasks:
-        summary["lm_eval"] = run_tasks(learner, exam.config.lm_eval_tasks)
-    write_sealed(out / "summary.json", summary)
-    _clear(out)
-    terminal.result(summary)
-    terminal.show(figures_table(summary), f"The summary: {out / 'summary.json'}")
+        terminal.result(summary)
+        terminal.show(figures_table(summary), f"The summary: {out / 'summary.json'}")
 
 
 def plan_of(exam: Exam, model: str) -> dict[str, Any]:

@@ -28,7 +28,15 @@ def register(app: typer.Typer) -> None:
     command(group, "pretrain", example="instil world pretrain runs/world --out runs/base", resumable=True)(pretrain)
 
 
-def build(terminal: Terminal, out: Out, config: Config = None, overrides: Set = None) -> None:
+def build(
+    terminal: Terminal,
+    out: Out,
+    config: Config = None,
+    overrides: Set = None,
+    paraphrases: Annotated[
+        int, typer.Option("--paraphrases", min=0, help="Other wordings of each biography, kept in its metadata.")
+    ] = 0,
+) -> None:
     """Generate a world: people, places, organisations and works that refer to each other.
 
     Writes facts.jsonl (each with its role and its number of exposures), hops.jsonl (questions through another entity),
@@ -48,7 +56,7 @@ def build(terminal: Terminal, out: Out, config: Config = None, overrides: Set = 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True) as beside:
         draft = Path(beside) / "world"
-        summary = write_world(world, draft, terminal.seed)
+        summary = write_world(world, draft, terminal.seed, paraphrases)
         if not claim(draft, out):
             raise InputError("something else was written there meanwhile", file=out, field="--out")
     terminal.result(summary)
@@ -56,14 +64,15 @@ def build(terminal: Terminal, out: Out, config: Config = None, overrides: Set = 
     terminal.show(table(None, ("what", "how many"), rows), f"The world: {out}")
 
 
-def write_world(world: World, out: Path, seed: int) -> dict[str, Any]:
-    """Write the files of a world into a new folder."""
+def write_world(world: World, out: Path, seed: int, paraphrases: int = 0) -> dict[str, Any]:
+    """Write the files of a world into a new folder; each document brings so many other wordings of itself."""
     from instil.files import fingerprint_file, write_json, write_text
     from instil.version import __version__
 
     world.facts.write(out / "facts.jsonl")
     world.hop_facts.write(out / "hops.jsonl")
-    world.documents.write(out / "documents.jsonl")
+    documents = world.paraphrased(paraphrases) if paraphrases else world.documents
+    documents.write(out / "documents.jsonl")
     write_text(out / "general.txt", "\n\n".join(world.general_texts(seed)) + "\n")
     count = 0
     with (out / TEXTS).open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
@@ -79,8 +88,8 @@ def write_world(world: World, out: Path, seed: int) -> dict[str, Any]:
             "facts": len(world.facts),
             "facts_fingerprint": world.facts.fingerprint,
             "hops": len(world.hop_facts),
-            "documents": len(world.documents),
-            "documents_fingerprint": world.documents.fingerprint,
+            "documents": len(documents),
+            "documents_fingerprint": documents.fingerprint,
             "pretraining_texts": count,
             "pretraining_sha256": fingerprint_file(out / TEXTS),
         },

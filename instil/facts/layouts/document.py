@@ -1,4 +1,7 @@
-"""A document a row: `text`, optionally `id`, `title`, `subject`, `role`, `metadata`; other fields become metadata."""
+"""A document a row: `text`, optionally `id`, `title`, `subject`, `role`, `copy_of`, `metadata`.
+
+Other fields become metadata.
+"""
 
 from __future__ import annotations
 
@@ -19,5 +22,6 @@ def documents(row: Row, source: Source) -> tuple[Document]:
             subject=fields.optional_text(row, "subject"),
             role=read_role(row),
             metadata=merged_metadata(row, FIELDS, source),
+            copy_of=fields.optional_text(row, "copy_of"),
         ),
     )

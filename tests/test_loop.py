@@ -80,6 +80,13 @@ def test_ledger_holds_every_answer_of_every_state(taught: Any) -> None:
     assert {row["state_id"].rpartition(":")[2] for row in deciding} >= {"before", "stage 1"}
 
 
+def test_a_lesson_with_sharpness_aware_steps_keeps_their_moves_in_the_ledger(tmp_path: Path) -> None:
+    sharp = {"train": TRAIN | {"sharpness": {"rho": 0.05}}, **SECTIONS}
+    teach(half_taught(), facts(), method="sft", out=tmp_path / "run", config=sharp)
+    rows = Ledger(tmp_path / "run" / "ledger").read("stages")
+    assert rows and all(0.9 < row["move_cosine"] <= 1 and row["move_norm"] > 0 for row in rows)
+
+
 def test_a_run_is_data_frames(taught: Any) -> None:
     figures = taught.to_pandas().set_index("figure")
     for name in ("acquired", "retained", "accuracy_target"):

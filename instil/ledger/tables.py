@@ -95,6 +95,9 @@ TABLES: Final[Mapping[str, Mapping[str, Column]]] = {
         "learning_rate": _may_be_empty("number", "at this step"),
         "development_accuracy": _may_be_empty("number", "share of right greedy answers on development facts"),
         "facts": _may_be_empty("whole", "facts and documents trained on"),
+        "move_norm": _may_be_empty("number", "sharpness-aware steps: how far the weights were moved, as it came out"),
+        "move_intended": _may_be_empty("number", "the same, as it was meant"),
+        "move_cosine": _may_be_empty("number", "of the angle between the two moves"),
     },
     "verdicts": {
         "run_id": Column("text", "the run"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from instil.errors import InputError
+from instil.exam.cloze import is_cloze
 from instil.exam.config import ExamConfig
 from instil.exam.leaks import Wordings, words
 from instil.exam.paper import (
@@ -15,6 +16,7 @@ from instil.exam.paper import (
     EARLIER,
     HELD_BACK,
     HELD_BACK_REWORDED,
+    OTHER_WORDINGS,
     PARTS,
     REWORDED,
     Exam,
@@ -111,7 +113,7 @@ def build_exam(
         fits=fits,
         others=others,
     )
-    own_exemplars = add_further_parts(material)
+    own_exemplars = add_further_parts(material) | reframed_exemplars(material)
     material.items += own_items(material, own_questions)
     if not paper.items:
         raise InputError("there is nothing to ask", expected="at least one fact")
@@ -283,6 +285,20 @@ def _check_probe(exemplars: ExemplarSets, probe_config: ProbeConfig) -> None:
                 found=str(len(sets)),
                 expected=str(probe_config.exemplar_sets),
             )
+
+
+def reframed_exemplars(material: Material) -> dict[str, ExemplarSets]:
+    """Where items are made from documents: worked items as the others are put, for those that are put otherwise.
+    Facts' paraphrases are of the same form as their questions, so their worked questions stay as they are."""
+    if not any(is_cloze(fact.relation) for fact in material.exemplar_facts):
+        return {}
+
+    def form(fact: Fact) -> tuple[str, str]:
+        reframed = is_cloze(fact.relation) and fact.paraphrases
+        return (fact.paraphrases[0] if reframed else fact.question, fact.answers[0])
+
+    sets = material.exemplars_as(form)
+    return {part: sets for part in OTHER_WORDINGS if any(item.part == part for item in material.items)}
 
 
 def _drawn_texts(texts: Sequence[str], config: ExamConfig, left_out: list[tuple[str, str]]) -> tuple[str, ...]:

@@ -18,12 +18,41 @@ DROPPED: Final = frozenset(
 """Elements that hold no text of the page: code, drawings, controls and menus."""
 
 PARAGRAPHS: Final = frozenset(
-    "p h1 h2 h3 h4 h5 h6 ul ol dl table pre blockquote section article main header footer aside div figure figcaption "
-    "form fieldset details summary address hr body".split()
+    [
+        "p",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "ul",
+        "ol",
+        "dl",
+        "table",
+        "pre",
+        "blockquote",
+        "section",
+        "article",
+        "main",
+        "header",
+        "footer",
+        "aside",
+        "div",
+        "figure",
+        "figcaption",
+        "form",
+        "fieldset",
+        "details",
+        "summary",
+        "address",
+        "hr",
+        "body",
+    ]
 )
 """Elements with a blank line around them."""
 
-LINES: Final = frozenset("li tr dt dd br caption option legend".split())
+LINES: Final = frozenset(["li", "tr", "dt", "dd", "br", "caption", "option", "legend"])
 """Elements that begin on a line of their own."""
 
 MOST_OPEN: Final = 1_000
@@ -32,6 +61,9 @@ MOST_OPEN: Final = 1_000
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]+)""", re.I)
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)""")
 _BLANKS = re.compile(r"[ \t\n\r\f]+")
+_SPACES = re.compile(" {2,}")
+_FIXED = {0: " ", 1: "\t"}
+"""What stands for blanks of preformatted text until the others are put in order; neither can be in a page."""
 
 
 def read(data: bytes, file: Path, note: Callable[[Fault], None]) -> Page:
@@ -59,8 +91,8 @@ def page_of(html: str, file: Path) -> Page:
         name = reader.cdata_elem or reader.dropping[0]
         what = f"the element <{name}> has no end, so what is text behind it cannot be told"
         raise InputError(what, file=file, expected=f"</{name}>")
-    text = "\n".join(line.strip() for line in "".join(reader.out).split("\n"))
-    text = re.sub(r"\n{3,}", "\n\n", text).strip("\n")
+    text = "\n".join(_SPACES.sub(" ", line).strip() for line in "".join(reader.out).split("\n"))
+    text = re.sub(r"\n{3,}", "\n\n", text).strip("\n").translate(_FIXED)
     title = _one_line(reader.title) or _one_line(reader.heading)
     return Page(text, title[:LONGEST_TITLE] or None)
 
@@ -78,7 +110,7 @@ class _Reader(HTMLParser):
         self.out: list[str] = []
         self.dropping: list[str] = []
         self.title, self.heading = "", ""
-        self._in_title, self._in_heading, self._cells, self._preformatted = False, False, 0, 0
+        self._in_title, self._in_heading, self._cells, self._items, self._preformatted = False, False, 0, 0, 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in DROPPED:
@@ -88,8 +120,11 @@ class _Reader(HTMLParser):
         elif tag == "h1":
             self._in_heading = not self.heading
         self._preformatted += tag == "pre"
+        self._items += tag == "li"
         if tag == "li":
-            self._break("\n- ")
+            if self.out and self.out[-1].endswith("\n"):
+                self.out[-1] = self.out[-1][:-1]
+            self._put("\n- ")
         elif tag in ("td", "th"):
             self._cells += 1
             if self._cells > 1:
@@ -113,6 +148,7 @@ class _Reader(HTMLParser):
         elif tag == "h1":
             self._in_heading = False
         self._preformatted = max(0, self._preformatted - (tag == "pre"))
+        self._items = max(0, self._items - (tag == "li"))
         if tag not in LINES:
             self._break_around(tag)
 
@@ -124,7 +160,10 @@ class _Reader(HTMLParser):
             return
         if self._in_heading:
             self.heading += data
-        self._put(data if self._preformatted else _BLANKS.sub(" ", data))
+        if self._preformatted:
+            self._put(data.replace(" ", "\0").replace("\t", "\1"))
+        elif data.strip() or not (self.out and self.out[-1].endswith((" ", "\n"))):
+            self._put(_BLANKS.sub(" ", data))
 
     def unknown_decl(self, data: str) -> None:
         """`<![CDATA[…]]>` is text; other declarations are none."""
@@ -132,13 +171,12 @@ class _Reader(HTMLParser):
             self.handle_data(data.removeprefix("CDATA["))
 
     def _break_around(self, tag: str) -> None:
+        if self.out and self.out[-1].endswith("\n- "):
+            return  # The paragraph that an item begins with stands on the item's line.
         if tag in PARAGRAPHS:
-            self._break("\n\n")
+            self._put("\n" if self._items and tag in ("ul", "ol") else "\n\n")
         elif tag in LINES:
-            self._break("\n")
-
-    def _break(self, mark: str) -> None:
-        self._put(mark)
+            self._put("\n")
 
     def _put(self, text: str) -> None:
         if not self.dropping and text:

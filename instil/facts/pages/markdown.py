@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,7 +61,7 @@ def rendered(text: str, file: Path) -> tuple[Page, str | None]:
             "the Markdown is nested too deeply", file=file, found=f"over {DEEPEST} levels", expected="fewer"
         )
     heading = None
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             inner = (child.content for child in inline.children or () if child.type in ("text", "code_inline"))
             heading = " ".join("".join(inner).split()) or None

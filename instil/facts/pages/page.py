@@ -13,7 +13,7 @@ from instil.errors import InputError
 LONGEST_TITLE = 120
 """Characters; what is longer is a paragraph."""
 
-_TITLE = re.compile(r"[^\n]{1,%d}" % LONGEST_TITLE)
+_TITLE = re.compile(rf"[^\n]{{1,{LONGEST_TITLE}}}")
 _ENDS_SENTENCE = tuple(".!?…:;,。！？")
 
 

@@ -22,7 +22,9 @@ FULL_LINE: Final = 0.75
 HEAD_PAGES: Final = 4
 """From so many pages on, a first or last line that stands on more than half of them is a running head."""
 
-_NO_TITLE = re.compile(r"(?:untitled|microsoft word.*|.*\.(?:docx?|tex|dvi|indd|pdf|rtf|odt)|document ?\d*|title)", re.I)
+_NO_TITLE = re.compile(
+    r"(?:untitled|microsoft word.*|.*\.(?:docx?|tex|dvi|indd|pdf|rtf|odt)|document ?\d*|title)", re.I
+)
 _ENDS_SENTENCE = re.compile(r"""[.!?…:。！？]["'”’)\]]*$""")
 _DIVIDED = re.compile(r"(\w*[^\W\d_])[-\u2010\u00ad]$")
 _STARTS_ITEM = re.compile(r"(?:[-•·▪*–]|\(?\d{1,3}[.)]|\(?[a-z]\))\s")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from instil.errors import InputError
-from instil.exam.cloze import is_cloze
+from instil.exam.cloze import asked_of_items, is_cloze, plan_clozes
 from instil.exam.config import ExamConfig
 from instil.exam.leaks import Wordings, words
 from instil.exam.paper import (
@@ -23,7 +23,7 @@ from instil.exam.paper import (
     Item,
 )
 from instil.exam.parts import Material, OwnQuestion, add_further_parts, openings, own_items
-from instil.facts import Fact, FactSet, Role
+from instil.facts import Corpus, Fact, FactSet, Role
 from instil.probe import ExemplarSets, ProbeConfig, Question, draw_exemplars
 
 NO_FACTS = FactSet(())
@@ -178,6 +178,34 @@ def exam_from_facts(
         *((warning, "drawing exemplars") for warning in exemplars.warnings),
     ]
     return replace(exam, left_out=(*exam.left_out, *notes))
+
+
+def exam_from_documents(
+    documents: Corpus,
+    *,
+    seed: int,
+    general_texts: Sequence[str] = (),
+    config: ExamConfig | None = None,
+    probe_config: ProbeConfig | None = None,
+    own_questions: Sequence[OwnQuestion] = (),
+) -> Exam:
+    """An exam made from the text of documents: `instil exam build --documents`.
+
+    All are asked as documents to be taught, but for those of another role, and a few reserved for worked items.
+
+    Raises:
+        InputError: no sentence of the documents makes an item.
+    """
+    asked, note = asked_of_items(config or ExamConfig())
+    made = plan_clozes(documents, seed=seed, config=asked.cloze.model_copy(update={"held_back_share": 0.0}))
+    exam = exam_from_facts(
+        made.facts,
+        general_texts=general_texts,
+        config=asked,
+        probe_config=probe_config,
+        own_questions=own_questions,
+    )
+    return replace(exam, left_out=(*made.left_out, *note, *exam.left_out))
 
 
 def assert_not_taught(exam: Exam, trained_texts: Iterable[str]) -> None:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from instil.model import LanguageModel
     from instil.probe import ProbeConfig
 
-PARTS: Final = ("choice",)
-"""Of the exam's further parts, what can be asked of cloze items; the others need facts."""
-
 NOT_NEEDED: Final = "no fact has role development"
 
 
@@ -67,20 +64,18 @@ def document_lesson(
     Raises:
         InputError: they yield no item, or an id stands for two facts.
     """
-    from instil.exam.cloze import plan_clozes
+    from instil.exam.cloze import asked_of_items, plan_clozes
 
     made = plan_clozes(corpus, seed=seed, config=exam.cloze, fits=room_in(model, probe))
     plan = plan_roles(made.facts, seed=seed, given=roles or {})
-    parts = tuple(part for part in exam.parts if part in PARTS)
-    others = [part.replace("_", " ") for part in exam.parts if part not in PARTS]
-    note = [("exam parts: " + ", ".join(others), "asked of facts only, not of cloze items")] if others else []
+    asked, note = asked_of_items(exam)
     left_out = (
         *made.left_out,
         *((line, "dividing into roles") for line in plan.left_out),
         *((line, "dividing into roles") for line in plan.warnings if not line.startswith(NOT_NEEDED)),
         *note,
     )
-    return DocumentLesson(plan, made.taught, exam.model_copy(update={"parts": parts}), left_out, made.counts)
+    return DocumentLesson(plan, made.taught, asked, left_out, made.counts)
 
 
 def room_in(model: LanguageModel, probe: ProbeConfig) -> Callable[[str, Sequence[str]], bool]:

@@ -163,13 +163,13 @@ def change(figure: Mapping[str, Any]) -> str | None:
 
 CLOZE_ITEM = "cloze item"
 CLOZE_MEANING = (
-    "A cloze item is a sentence of a document, cut right before a date, a name, a number or a telling word that is to be "
-    "given; in other words, the same is asked about the whole sentence. What this report calls a fact is such an item."
+    "A cloze item is a sentence of a document, cut right before a date, a name, a number or a telling word that is to "
+    "be given; in other words, the same is asked about the whole sentence. What is called a fact here is such an item."
 )
 
 
 def told_of(noun: str, text: str) -> str:
-    """A sentence about facts as one about what stands in their place: cloze items, where documents alone were taught."""
+    """A sentence about facts as one about what stands in their place: cloze items, after documents alone."""
     return text if noun == "fact" else re.sub(r"\bfact(s?)\b", rf"{noun}\1", text)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from instil.errors import InputError
 from instil.exam.cloze.elsewhere import SAME_WORDS, elsewhere
 from instil.exam.cloze.making import Cloze, Fits, clozes_of, rarity, reframed
-from instil.exam.config import CLOZE_KINDS, ClozeConfig
+from instil.exam.config import CLOZE_KINDS, ClozeConfig, ExamConfig
 from instil.exam.leaks import words
 from instil.facts import Corpus, Document, Fact, FactSet, Role
 from instil.facts.splitting import split_corpus
@@ -34,6 +34,9 @@ UNTAUGHT: Final = {
     Role.EXEMPLAR: "reserved for worked items, never taught",
     Role.DEVELOPMENT: "for development, never taught",
 }
+
+PARTS: Final = ("choice",)
+"""Of the exam's further parts, what can be asked of cloze items; the others need facts."""
 
 EXAMINED: Final = (Role.TARGET, *UNTAUGHT)
 
@@ -64,6 +67,13 @@ class ClozePlan:
 def is_cloze(relation: str | None) -> bool:
     """Whether a fact of this relation is an item made from a document."""
     return relation in RELATIONS
+
+
+def asked_of_items(config: ExamConfig) -> tuple[ExamConfig, tuple[tuple[str, str], ...]]:
+    """The settings with the parts that can be asked of cloze items, and the others, as (what, reason)."""
+    others = [part.replace("_", " ") for part in config.parts if part not in PARTS]
+    note = (("exam parts: " + ", ".join(others), "asked of facts only, not of cloze items"),) if others else ()
+    return config.model_copy(update={"parts": tuple(part for part in config.parts if part in PARTS)}), note
 
 
 def plan_clozes(

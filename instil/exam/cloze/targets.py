@@ -44,6 +44,9 @@ _BEFORE_SLOT: Final = frozenset(
     between against about around since until before after and or than
     """.split()  # noqa: SIM905 - a list of so many words would be a page long
 )
+_BEFORE_WORD: Final = frozenset(
+    ("in", "by", "of", "to", "from", "with", "as", "the", "a", "an", "its", "his", "her", "their")
+)
 _BEFORE_YEAR: Final = frozenset(
     """
     in since until till of by from after before around circa during to and between
@@ -72,7 +75,10 @@ _DATE = re.compile(
 _YEAR = re.compile(r"(?:1[0-9]|20)\d\ds?(?!\w)(?![.,]\d)(?![-–/]\d)")
 _UNIT = r"percent|per cent|million|billion|trillion|thousand"
 _NUMBER = re.compile(rf"(?:[$£€¥] ?)?\d+(?:[.,]\d+)*(?: ?%|°)?(?: (?:{_UNIT}))?(?![\w/])(?![-–:]\d)")
-_NAME = re.compile(rf"(?:{_CAP}|[A-Z]\.)(?: (?:{_CAP}|[A-Z]\.)| {_LINK} {_CAP}| [IVX]+(?!\w)| \d{{1,2}}(?![\w.,]))*")
+_TITLED = r"(?:St|Ft|Mt|Dr|Mr|Mrs|Ms|Prof|Gen|Col|Capt|Lt|Sgt|Gov|Sen|Rev|Jr|Sr|[A-Z])\."
+_NAME = re.compile(
+    rf"(?:{_TITLED}|{_CAP})(?: (?:{_TITLED}|{_CAP})| {_LINK} {_CAP}| [IVX]+(?!\w)| \d{{1,2}}(?![\w.,]))*"
+)
 _WORD = re.compile(r"[^\W\d_]{5,}(?:-[^\W\d_]{3,})*")
 _NOUN = re.compile(
     r".*(?:tion|sion|ment|ness|ity|ism|ist|logy|graphy|ure|ance|ence|ship|hood|dom|age|ery|or|er|um|us|al)s?$"
@@ -126,7 +132,7 @@ def targets(sentence: str, rare: Mapping[str, float]) -> Iterator[Target]:
 def _score(sentence: str, start: int, end: int, kind: str, rare: Mapping[str, float], year: bool) -> float | None:
     """How good it is; None where it is no question at all."""
     before, answer = sentence[:start].split(), sentence[start:end]
-    if len(before) < FEWEST_BEFORE or sentence[start - 1] != " " or _is_bracketed(sentence, start, end):
+    if len(before) < FEWEST_BEFORE or sentence[start - 1] != " " or _is_enclosed(sentence, start):
         return None
     if len(answer.split()) > LONGEST_ANSWER[0] or not 2 <= len(answer) <= LONGEST_ANSWER[1]:
         return None
@@ -145,10 +151,7 @@ def _score(sentence: str, start: int, end: int, kind: str, rare: Mapping[str, fl
         return _of_number(answer, last, after, slot + far)
     if kind == "name":
         return _of_name(answer, before[-1], closed, slot + far)
-    if answer != answer.lower() or answer in SMALL or _NOT_NOUN.fullmatch(answer) or not closed or answer not in rare:
-        return None
-    determined = last in _BEFORE_SLOT or last in ("its", "his", "her", "their", "this")
-    return 0.4 + rare[answer] + 0.4 * bool(_NOUN.fullmatch(answer)) + (0.4 if determined else 0.0) + far
+    return _of_word(answer, before[-1], follows[:1], after, rare, far)
 
 
 def _of_number(answer: str, last: str, after: str | None, more: float) -> float | None:
@@ -160,6 +163,18 @@ def _of_number(answer: str, last: str, after: str | None, more: float) -> float 
     return 2.0 + more + (0.3 if after is not None and after.islower() else 0.0)
 
 
+def _of_word(
+    answer: str, last: str, mark: str, after: str | None, rare: Mapping[str, float], far: float
+) -> float | None:
+    """A noun that ends what an article or a preposition begins, as far as that can be told without a grammar."""
+    if answer != answer.lower() or answer in SMALL or _NOT_NOUN.fullmatch(answer) or answer not in rare:
+        return None
+    ends = mark in (".", ";", "!", "?") if after is None else after.lower() in SMALL - {"and", "or"}
+    if not ends or last not in _BEFORE_WORD:
+        return None
+    return 0.6 + rare[answer] + 0.4 * bool(_NOUN.fullmatch(answer)) + far
+
+
 def _of_name(answer: str, last: str, closed: bool, more: float) -> float | None:
     words = answer.split()
     if words[0].lower().strip(".") in _NO_NAME or re.fullmatch(rf"{MONTH}", answer):
@@ -168,8 +183,11 @@ def _of_name(answer: str, last: str, closed: bool, more: float) -> float | None:
         return None  # The name began before.
     if last.endswith((".", ":", "“", '"')) and len(words) == 1:
         return None  # The capital is that of a sentence within the sentence.
-    single_adjective = not closed and len(words) == 1
-    return 2.8 + more + (0.2 if len(words) > 1 else 0.0) - (1.8 if single_adjective else 0.0 if closed else 0.6)
+    if any(word.endswith(("'s", "’s")) for word in words[:-1]):
+        return None
+    adjective = 0.0 if closed else 1.8 if len(words) == 1 else 0.6
+    in_a_row = 1.0 if last.endswith(",") or last in ("and", "or", "&") else 0.0
+    return 2.8 + more + (0.2 if len(words) > 1 else 0.0) - adjective - in_a_row
 
 
 def _next_word(sentence: str, end: int) -> str | None:
@@ -179,8 +197,8 @@ def _next_word(sentence: str, end: int) -> str | None:
     return word if sentence[end : end + 1] == " " and word[:1].isalnum() else None
 
 
-def _is_bracketed(sentence: str, start: int, end: int) -> bool:
-    """Whether it stands within brackets, where the sentence does not lead to it."""
-    return sentence.count("(", 0, start) > sentence.count(")", 0, start) or sentence.count("[", 0, start) > (
-        sentence.count("]", 0, start)
-    )
+def _is_enclosed(sentence: str, start: int) -> bool:
+    """Whether it stands within brackets or quotation marks, where the sentence does not lead to it."""
+    pairs = (("(", ")"), ("[", "]"), ("“", "”"), ("«", "»"))
+    opened = any(sentence.count(one, 0, start) > sentence.count(other, 0, start) for one, other in pairs)
+    return opened or sentence.count('"', 0, start) % 2 == 1

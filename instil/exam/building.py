@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from instil.errors import InputError
 from instil.exam.cloze import asked_of_items, is_cloze, plan_clozes
-from instil.exam.config import ExamConfig
+from instil.exam.config import ClozeConfig, ExamConfig
 from instil.exam.leaks import Wordings, words
 from instil.exam.paper import (
     AS_WORDED,
@@ -122,8 +122,8 @@ def build_exam(
         items=tuple(sorted(paper.items, key=lambda item: order[item.part])),
         exemplars=exemplars,
         general_texts=_drawn_texts(general_texts, config, paper.left_out),
-        # The questions are in the exam; where their file lay is no part of it.
-        config=config.model_copy(update={"questions": None}),
+        # The questions are in the exam; where their file lay, or how items were made, is no part of it.
+        config=config.model_copy(update={"questions": None, "cloze": ClozeConfig()}),
         probe_config=probe_config,
         left_out=tuple(paper.left_out),
         own_exemplars=own_exemplars,

@@ -63,7 +63,7 @@ def split_document(document: Document, most: int, measure: Measure = words_in) -
 
 
 def split_corpus(documents: Iterable[Document], most: int, measure: Measure = words_in) -> Corpus:
-    """All documents in pieces of at most `most`, in their order; a piece that is white space goes with the one before.
+    """All documents in pieces of at most `most`, in their order.
 
     Raises:
         InputError: a piece gets the id of another document.
@@ -85,7 +85,7 @@ _Atom = tuple[int, int, bool]
 
 def _atoms(text: str, most: int, measure: Measure) -> Iterator[_Atom]:
     """The text in order, in the largest units that fit: paragraphs, else sentences, else words, else parts of words."""
-    spans = list(paragraphs(text))
+    spans = list(paragraphs(text)) or [(0, len(text))]
     starts = [0, *(start for start, _ in spans[1:])]
     for (start, end), begin, close in zip(spans, starts, [*starts[1:], len(text)], strict=True):
         yield from _smaller(text, begin, close, most, measure, is_heading(text[start:end]))

@@ -18,11 +18,13 @@ KINDS = "plain text, Markdown, HTML or PDF (" + ", ".join(each for known in SUFF
 
 
 def holds_texts(path: Path) -> bool:
-    """Whether `path` is a page by its content or name, or a folder with one."""
+    """Whether `path` is a page by its content or name, or a folder with one. What cannot be opened may be one."""
     try:
         if path.is_dir():
             return any(_kind(file) is not None for file in _files(path, lambda fault: None))
         return path.is_file() and _kind(path) is not None
+    except InputError:
+        return True
     except (OSError, ValueError):
         return False
 

@@ -115,7 +115,7 @@ def targets(sentence: str, rare: Mapping[str, float]) -> Iterator[Target]:
     if not SENTENCE_WORDS[0] <= length <= SENTENCE_WORDS[1]:
         return
     taken: list[tuple[int, int]] = []
-    for kind, pattern in (("date", _DATE), ("date", _YEAR), ("number", _NUMBER), ("name", _NAME), ("word", _WORD)):
+    for kind, pattern in (("date", _DATE), ("date", _YEAR), ("name", _NAME), ("number", _NUMBER), ("word", _WORD)):
         for found in pattern.finditer(sentence):
             start, end = found.span()
             if any(start < other_end and other_start < end for other_start, other_end in taken):

@@ -119,6 +119,8 @@ class _Reader(HTMLParser):
             self._in_title = not self.title
         elif tag == "h1":
             self._in_heading = not self.heading
+        if tag in PARAGRAPHS:
+            self._in_title = False  # A title holds no elements: its end was forgotten.
         self._preformatted += tag == "pre"
         self._items += tag == "li"
         if tag == "li":

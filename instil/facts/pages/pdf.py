@@ -162,11 +162,15 @@ def _empty_page(file: Path, number: int, pictures: bool) -> Fault:
 
 
 def _has_pictures(page: Any) -> bool:
-    try:
-        resources = page.get("/Resources")
+    def drawn(holder: Any, depth: int) -> bool:
+        resources = holder.get("/Resources")
         objects = resources.get_object().get("/XObject") if resources is not None else None
-        each = objects.get_object().values() if objects is not None else ()
-        return any(one.get_object().get("/Subtype") in ("/Image", "/Form") for one in each)
+        each = [one.get_object() for one in objects.get_object().values()] if objects is not None else []
+        inner = [one for one in each if one.get("/Subtype") == "/Form"] if depth else []
+        return any(one.get("/Subtype") == "/Image" for one in each) or any(drawn(one, depth - 1) for one in inner)
+
+    try:
+        return drawn(page, 3)
     except Exception:  # Whatever a damaged page raises: it cannot be told, and an empty page is then named as such.
         return False
 

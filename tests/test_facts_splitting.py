@@ -57,14 +57,12 @@ def test_headings() -> None:
 
 
 def test_pieces_begin_with_headings() -> None:
-    text = (
-        "Intro one two three four.\n\nEarly life\n\nBorn here and there.\n\nLater life\n\nDied " + "later " * 8 + "on."
-    )
+    end = "Later life\n\nDied " + "later " * 8 + "on."
+    text = f"Intro one two three four five six.\n\nEarly life\n\nBorn here and there.\n\n{end}"
     assert split_text(text, 12) == [
-        "Intro one two three four.\n\n",
+        "Intro one two three four five six.\n\n",
         "Early life\n\nBorn here and there.\n\n",
-        "Later life\n\n",
-        "Died " + "later " * 8 + "on.",
+        end,
     ]
 
 

@@ -106,7 +106,7 @@ def paragraphs(text: str) -> Iterator[Span]:
 def is_heading(text: str) -> bool:
     """Whether a paragraph looks like a heading: one short line that ends no sentence, or one that Markdown marks."""
     line = text.strip()
-    if "\n" in line or not line:
+    if "\n" in line or " | " in line or not line:
         return False
     if re.match(r"#{1,6}\s", line):
         return True
@@ -114,12 +114,12 @@ def is_heading(text: str) -> bool:
 
 
 def sentences(text: str, start: int = 0, end: int | None = None) -> Iterator[Span]:
-    """The sentences of a stretch of text. A full stop behind an abbreviation or an initial, or before a small letter,
-    ends none."""
+    """The sentences of a stretch of text. A mark before a small letter ends none, nor does a full stop behind an
+    abbreviation or an initial."""
     end = len(text) if end is None else end
     begin = start
     for found in _END.finditer(text, start, end):
-        if found.group()[0] == "." and _goes_on(text, begin, found.start(), found.end()):
+        if found.group()[0] in ".!?…" and _goes_on(text, begin, found.start(), found.end()):
             continue
         yield from _trimmed(text, begin, found.end())
         begin = found.end()
@@ -130,6 +130,8 @@ def _goes_on(text: str, begin: int, stop: int, after: int) -> bool:
     following = text[after : after + 40].lstrip()
     if following[:1].islower():
         return True
+    if text[stop] != ".":
+        return False
     last = _LAST_WORD.search(text, max(begin, stop - 40), stop)
     word = "" if last is None else last.group()
     return word.lower() in _ABBREVIATIONS or (len(word) == 1 and word.isupper() and word != "I")

@@ -10,23 +10,23 @@ from typing import Final
 from instil.exam.cloze.making import Cloze
 from instil.exam.leaks import words
 
-SAME_WORDS: Final = 8
-"""The last words before an answer; where all of them stand again, it is the same context."""
+TELLING: Final = 8
+"""Words before an answer; where so many stand again with the answer behind them, it is told there as well."""
 
 
 @dataclass
 class Elsewhere:
     """Attributes:
-    same: ids of the documents where the context goes on with the answer, its own among them.
-    otherwise: ids of those where it goes on otherwise.
+    told: ids of the documents where the last words before the answer and the answer stand, its own among them.
+    otherwise: ids of those where the whole context stands and goes on otherwise.
     """
 
-    same: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
     otherwise: set[str] = field(default_factory=set)
 
 
 def elsewhere(clozes: Sequence[Cloze], texts: Iterable[tuple[str, str]]) -> list[Elsewhere]:
-    """For each item, in which documents its context stands; in time that grows with the text, not with the items.
+    """For each item, which documents tell it, and which contradict it; in time that grows with the text alone.
 
     Args:
         texts: (id, text) of every document.
@@ -35,13 +35,14 @@ def elsewhere(clozes: Sequence[Cloze], texts: Iterable[tuple[str, str]]) -> list
     answers = [words(cloze.answer) for cloze in clozes]
     by_ending: dict[tuple[str, ...], list[tuple[tuple[str, ...], int]]] = defaultdict(list)
     for number, cloze in enumerate(clozes):
-        run = words(cloze.before)[-SAME_WORDS:]
+        run = words(cloze.before)
         by_ending[run[-2:]].append((run, number))
     for name, text in texts:
         said = words(text)
         for place in range(2, len(said) + 1):
             for run, number in by_ending.get(said[place - 2 : place], ()):
-                if place >= len(run) and said[place - len(run) : place] == run:
-                    follows = said[place : place + len(answers[number])] == answers[number]
-                    (found[number].same if follows else found[number].otherwise).add(name)
+                follows = said[place : place + len(answers[number])] == answers[number]
+                last = run[-TELLING:] if follows else run
+                if place >= len(last) and said[place - len(last) : place] == last:
+                    (found[number].told if follows else found[number].otherwise).add(name)
     return found

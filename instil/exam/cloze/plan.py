@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from instil.errors import InputError
-from instil.exam.cloze.elsewhere import SAME_WORDS, elsewhere
+from instil.exam.cloze.elsewhere import elsewhere
 from instil.exam.cloze.making import Cloze, Fits, clozes_of, rarity, reframed
 from instil.exam.config import CLOZE_KINDS, ClozeConfig, ExamConfig
 from instil.exam.leaks import words
@@ -191,10 +191,10 @@ def _kept(found: Sequence[Cloze], units: Corpus, roles: Mapping[str, Role], refu
     asked: set[tuple[str, ...]] = set()
     kept: list[Cloze] = []
     for cloze, where in zip(found, elsewhere(found, ((unit.id, unit.text) for unit in units)), strict=True):
-        run = words(cloze.before)[-SAME_WORDS:]
+        run = words(cloze.as_worded(units.by_id[cloze.document].title))
         if where.otherwise:
             refused["the same words go on otherwise elsewhere in the documents"] += 1
-        elif cloze.document not in taught and where.same & taught:
+        elif cloze.document not in taught and where.told & taught:
             refused["a document that is taught tells it as well"] += 1
         elif run in asked:
             refused["another document asks the same"] += 1

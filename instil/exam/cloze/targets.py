@@ -54,7 +54,7 @@ _BEFORE_YEAR: Final = frozenset(
 )
 _NO_NAME: Final = frozenset(
     """
-    i mr mrs ms dr sir lady lord the a an this that these those he she it we they you his her its their in on at of
+    i the a an this that these those he she it we they you his her its their in on at of
     for but and or if when while after before however although some many most one another such there here what who
     which fig figure table section chapter page no vol
     """.split()  # noqa: SIM905 - a list of so many words would be a page long
@@ -177,7 +177,8 @@ def _of_word(
 
 def _of_name(answer: str, last: str, closed: bool, more: float) -> float | None:
     words = answer.split()
-    if words[0].lower().strip(".") in _NO_NAME or re.fullmatch(rf"{MONTH}", answer):
+    alone = len(words) == 1 and words[0].endswith(".")
+    if alone or words[0].lower().strip(".") in _NO_NAME or re.fullmatch(rf"{MONTH}", answer):
         return None
     if last[:1].isupper() and last.lower() not in SMALL and last[-1:].isalnum():
         return None  # The name began before.

@@ -105,12 +105,13 @@ def without_running_heads(pages: Sequence[Sequence[str]]) -> tuple[list[list[str
 
 def paragraphs(pages: Sequence[Sequence[str]], vocabulary: frozenset[str] | set[str] = frozenset()) -> str:
     """Lines joined to paragraphs. A line goes on in the next one when it is long and ends no sentence, or ends
-    within a word; a page goes on in the next one likewise. A paragraph ends at a blank line, at an item of a list,
-    and behind a line that is short."""
+    within a word; a page goes on in the next one where that begins with a small letter. A paragraph ends at a blank
+    line, at an item of a list, and behind a line that is short."""
     blocks: list[str] = []
     open_line = False
     for page in pages:
         usual = _usual_length(page)
+        open_line = open_line and bool(page) and (page[0][:1].islower() or bool(_DIVIDED.search(blocks[-1])))
         for line in page:
             if not line:
                 open_line = False

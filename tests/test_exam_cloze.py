@@ -161,8 +161,8 @@ def test_limits() -> None:
     plan = plan_clozes(lives(40), seed=0, config=ClozeConfig(items=10, per_document=1))
     assert len(plan.facts.with_role(Role.TARGET)) == 10
     assert refusals(plan)["more than the exam asks"] > 0
-    short = plan_clozes(lives(), seed=0, fits=lambda question, answers: len(question) < 190)
-    assert all(len(fact.question) < 190 for fact in short.facts)
+    short = plan_clozes(lives(), seed=0, fits=lambda question, answers: len(question) < 170)
+    assert all(len(fact.question) < 170 for fact in short.facts)
     assert any("context window" in reason for reason in refusals(short))
 
 

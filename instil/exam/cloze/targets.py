@@ -45,7 +45,7 @@ _BEFORE_SLOT: Final = frozenset(
     """.split()  # noqa: SIM905 - a list of so many words would be a page long
 )
 _BEFORE_WORD: Final = frozenset(
-    ("in", "by", "of", "to", "from", "with", "as", "the", "a", "an", "its", "his", "her", "their")
+    ("in", "by", "of", "from", "with", "as", "the", "a", "an", "its", "his", "her", "their")
 )
 _BEFORE_YEAR: Final = frozenset(
     """
@@ -184,9 +184,9 @@ def _of_name(answer: str, last: str, closed: bool, more: float) -> float | None:
         return None  # The name began before.
     if last.endswith((".", ":", "“", '"')) and len(words) == 1:
         return None  # The capital is that of a sentence within the sentence.
-    if any(word.endswith(("'s", "’s")) for word in words[:-1]):
-        return None
-    adjective = 0.0 if closed else 1.8 if len(words) == 1 else 0.6
+    if any(word.endswith(("'s", "’s")) for word in words) or (len(words) == 1 and not closed):
+        return None  # Somebody's something, or a name that only says which (“the Praga district”).
+    adjective = 0.0 if closed else 0.6
     in_a_row = 1.0 if last.endswith(",") or last in ("and", "or", "&") else 0.0
     return 2.8 + more + (0.2 if len(words) > 1 else 0.0) - adjective - in_a_row
 

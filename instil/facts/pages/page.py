@@ -91,6 +91,6 @@ def _known(name: str | None) -> str | None:
         found = codecs.lookup(name.strip().lower())
     except LookupError:
         return None
-    if not found._is_text_encoding or found.name in ("utf-8", "utf-16"):  # type: ignore[attr-defined]
+    if not found._is_text_encoding or found.name in ("utf-8", "utf-16"):
         return None  # An ASCII page cannot truly declare UTF-16; browsers read it as UTF-8 too.
     return "cp1252" if found.name in ("iso8859-1", "ascii") else found.name

@@ -196,7 +196,7 @@ BAD_OPTIONS: dict[str, tuple[str, str]] = {
     "no such chat template": ("probe {model} good.jsonl --out out --chat-template nowhere.jinja", "nowhere.jinja"),
     "no such documents": ("teach {model} good.jsonl --out out --method cpt --documents nowhere.jsonl", "nowhere"),
     "nothing to teach": ("teach {model} --out out", "nothing to teach"),
-    "documents without questions": ("teach {model} --documents docs.jsonl --method cpt --out out", "bring none"),
+    "documents without questions": ("teach {model} --documents docs.jsonl --method sft --out out", "only documents"),
     "no documents": ("teach {model} good.jsonl --out out --method cpt", "documents"),
     "no such general text": ("teach {model} good.jsonl --out out --general nowhere.txt", "nowhere.txt"),
     "unknown layout": ("facts check good.jsonl --layout papyrus", "papyrus"),

@@ -66,12 +66,18 @@ TaughtFacts = Annotated[
     str | None,
     typer.Argument(
         metavar="FACTS",
-        help="What is taught and asked; may be left out when --documents holds questions too, as SQuAD does.",
+        help="What is taught and asked. Left out, the questions beside the documents are asked, as in SQuAD; where "
+        "there are none, items made from their text.",
         show_default=False,
     ),
 ]
 Documents = Annotated[
-    str | None, typer.Option("--documents", metavar="FILE", help="Documents for methods that learn from text.")
+    str | None,
+    typer.Option(
+        "--documents",
+        metavar="DOCS",
+        help="Documents to learn from: text, Markdown, HTML, PDF, a folder of them, or rows with texts.",
+    ),
 ]
 Known = Annotated[str | None, _role("--known", "Known facts for replay.")]
 Development = Annotated[str | None, _role("--development", "Facts for early stop and tuning.")]

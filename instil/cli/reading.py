@@ -27,23 +27,28 @@ def read_model(terminal: Terminal, spec: str, chat_template: Path | None, **opti
 
 def read_taught(
     facts: str | None, documents: str | None, *, layout: str | None, templates: Path | None, skip_invalid: bool
-) -> tuple[FactSet, Corpus | None]:
-    """What is taught and asked. Without a file of facts, the questions that stand beside the documents are asked.
+) -> tuple[FactSet | None, Corpus | None]:
+    """What is taught and asked. Without a file of facts, the questions that stand beside the documents are asked; where
+    there are none, the facts are None, and the exam is made from the documents' text.
 
     Raises:
-        InputError: there are no questions, or a file is faulty.
+        InputError: there is nothing, or a file is faulty.
     """
     from instil.facts import Corpus, FactSet
+    from instil.facts.texts import holds_texts
 
     if facts is None and documents is None:
-        raise InputError("there is nothing to teach", field="FACTS", found="none", expected="a file of facts")
+        raise InputError(
+            "there is nothing to teach", field="FACTS", found="none", expected="a file of facts, or --documents"
+        )
     corpus = None if documents is None else Corpus.read(documents, skip_invalid=skip_invalid)
+    if facts is None and holds_texts(Path(documents or "")):
+        return None, corpus
     try:
         asked = FactSet.read(facts or documents or "", layout=layout, templates=templates, skip_invalid=skip_invalid)
     except InputError as error:
         if facts is None and error.what.startswith("these are documents"):
-            what = "an exam needs questions, and the documents bring none"
-            raise InputError(what, file=documents, field="FACTS", expected="a file of facts") from None
+            return None, corpus
         raise
     return asked, corpus
 

@@ -56,8 +56,11 @@ def show_taught(terminal: Terminal, taught: TeachResult) -> None:
 
 def headline_table(summary: Mapping[str, Any]) -> Any:
     """One row a figure: before, after, the interval of the latter, and how many facts it rests on."""
+    from instil.report.words import CLOZE_ITEM, told_of
+
+    noun = CLOZE_ITEM if (summary.get("data") or {}).get("cloze") else "fact"
     rows = [
-        (words, *_values(name, summary["headline"]))
+        (told_of(noun, words), *_values(name, summary["headline"]))
         for name, words in FIGURES.items()
         if name in summary["headline"] or f"{name}_after" in summary["headline"]
     ]

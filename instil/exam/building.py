@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from instil.errors import InputError
-from instil.exam.config import ExamConfig
+from instil.exam.cloze import asked_of_items, is_cloze, plan_clozes
+from instil.exam.config import ClozeConfig, ExamConfig
 from instil.exam.leaks import Wordings, words
 from instil.exam.paper import (
     AS_WORDED,
@@ -15,13 +16,14 @@ from instil.exam.paper import (
     EARLIER,
     HELD_BACK,
     HELD_BACK_REWORDED,
+    OTHER_WORDINGS,
     PARTS,
     REWORDED,
     Exam,
     Item,
 )
 from instil.exam.parts import Material, OwnQuestion, add_further_parts, openings, own_items
-from instil.facts import Fact, FactSet, Role
+from instil.facts import Corpus, Fact, FactSet, Role
 from instil.probe import ExemplarSets, ProbeConfig, Question, draw_exemplars
 
 NO_FACTS = FactSet(())
@@ -111,7 +113,7 @@ def build_exam(
         fits=fits,
         others=others,
     )
-    own_exemplars = add_further_parts(material)
+    own_exemplars = add_further_parts(material) | reframed_exemplars(material)
     material.items += own_items(material, own_questions)
     if not paper.items:
         raise InputError("there is nothing to ask", expected="at least one fact")
@@ -120,8 +122,8 @@ def build_exam(
         items=tuple(sorted(paper.items, key=lambda item: order[item.part])),
         exemplars=exemplars,
         general_texts=_drawn_texts(general_texts, config, paper.left_out),
-        # The questions are in the exam; where their file lay is no part of it.
-        config=config.model_copy(update={"questions": None}),
+        # The questions are in the exam; where their file lay, or how items were made, is no part of it.
+        config=config.model_copy(update={"questions": None, "cloze": ClozeConfig()}),
         probe_config=probe_config,
         left_out=tuple(paper.left_out),
         own_exemplars=own_exemplars,
@@ -176,6 +178,34 @@ def exam_from_facts(
         *((warning, "drawing exemplars") for warning in exemplars.warnings),
     ]
     return replace(exam, left_out=(*exam.left_out, *notes))
+
+
+def exam_from_documents(
+    documents: Corpus,
+    *,
+    seed: int,
+    general_texts: Sequence[str] = (),
+    config: ExamConfig | None = None,
+    probe_config: ProbeConfig | None = None,
+    own_questions: Sequence[OwnQuestion] = (),
+) -> Exam:
+    """An exam made from the text of documents: `instil exam build --documents`.
+
+    All are asked as documents to be taught, but for those of another role, and a few reserved for worked items.
+
+    Raises:
+        InputError: no sentence of the documents makes an item.
+    """
+    asked, note = asked_of_items(config or ExamConfig())
+    made = plan_clozes(documents, seed=seed, config=asked.cloze.model_copy(update={"held_back_share": 0.0}))
+    exam = exam_from_facts(
+        made.facts,
+        general_texts=general_texts,
+        config=asked,
+        probe_config=probe_config,
+        own_questions=own_questions,
+    )
+    return replace(exam, left_out=(*made.left_out, *note, *exam.left_out))
 
 
 def assert_not_taught(exam: Exam, trained_texts: Iterable[str]) -> None:
@@ -283,6 +313,20 @@ def _check_probe(exemplars: ExemplarSets, probe_config: ProbeConfig) -> None:
                 found=str(len(sets)),
                 expected=str(probe_config.exemplar_sets),
             )
+
+
+def reframed_exemplars(material: Material) -> dict[str, ExemplarSets]:
+    """Where items are made from documents: worked items as the others are put, for those that are put otherwise.
+    Facts' paraphrases are of the same form as their questions, so their worked questions stay as they are."""
+    if not any(is_cloze(fact.relation) for fact in material.exemplar_facts):
+        return {}
+
+    def form(fact: Fact) -> tuple[str, str]:
+        reframed = is_cloze(fact.relation) and fact.paraphrases
+        return (fact.paraphrases[0] if reframed else fact.question, fact.answers[0])
+
+    sets = material.exemplars_as(form)
+    return {part: sets for part in OTHER_WORDINGS if any(item.part == part for item in material.items)}
 
 
 def _drawn_texts(texts: Sequence[str], config: ExamConfig, left_out: list[tuple[str, str]]) -> tuple[str, ...]:

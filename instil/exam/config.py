@@ -22,6 +22,39 @@ FurtherPart: TypeAlias = Literal[
 FURTHER_PARTS: Final[tuple[FurtherPart, ...]] = get_args(FurtherPart)
 
 
+ClozeKind: TypeAlias = Literal["date", "name", "number", "word"]
+CLOZE_KINDS: Final[tuple[ClozeKind, ...]] = get_args(ClozeKind)
+
+
+class ClozeConfig(BaseModel):
+    """How an exam is made from documents that come without questions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    per_document: int = Field(default=4, ge=1, description="items of a document that is taught or held back, at most")
+    items: int = Field(
+        default=400, ge=1, description="items about taught documents, at most; of held-back ones, as many more"
+    )
+    kinds: tuple[ClozeKind, ...] = Field(
+        default=CLOZE_KINDS, min_length=1, description="what is left out of a sentence: date, name, number, word"
+    )
+    context_words: int = Field(
+        default=30, ge=0, description="words of the sentences before, at most, that stand in front of the cut sentence"
+    )
+    held_back_share: float = Field(
+        default=0.15, ge=0, lt=0.8, description="of the documents: never taught, asked before and after"
+    )
+    exemplar_share: float = Field(
+        default=0.10, ge=0, lt=0.8, description="of the documents, but eight at most: worked items, never taught"
+    )
+    passage_words: int = Field(
+        default=200, ge=20, description="where there are fewer than `fewest_documents`, they are divided so"
+    )
+    fewest_documents: int = Field(
+        default=12, ge=1, description="below this, roles are given to passages and not to whole documents"
+    )
+
+
 class ExamConfig(BaseModel):
     """What is asked before and after teaching, and how the figures get their intervals."""
 
@@ -66,6 +99,9 @@ class ExamConfig(BaseModel):
     questions: str | None = Field(
         default=None,
         description="a file of your own questions: question, answers, and optionally fact_id, relation, part",
+    )
+    cloze: ClozeConfig = Field(
+        default_factory=ClozeConfig, description="how items are made from documents, where no questions are given"
     )
     lm_eval_tasks: tuple[str, ...] = Field(
         default=(), description="tasks of lm-eval by name, run before and after; needs the extra `bench`"

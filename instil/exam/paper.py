@@ -210,7 +210,8 @@ class Exam:
         """Everything that the fingerprint covers."""
         yield {
             "exam": FORMAT,
-            "config": self.config.model_dump(mode="json"),
+            # How items were made from documents is no part of it once they are made.
+            "config": self.config.model_dump(mode="json", exclude={"cloze"}),
             # How many tokens are computed at once changes the speed only.
             "probe": self.probe_config.model_dump(mode="json", exclude={"batch_tokens"}),
         }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
 from instil.loop.compare_arms import Arm, needs_of
+from instil.loop.documents import refuse_facts_only
 from instil.loop.inputs import Inputs, parse_budget, read_config, read_inputs, with_shortcuts
 from instil.methods import get
 
@@ -135,6 +136,8 @@ def _settings(arm: Arm, common: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 def _check_data(arm: Arm, settings: Mapping[str, Any], base: Inputs) -> None:
     """What would otherwise only be found when the arm's turn has come."""
+    if base.cloze is not None:
+        refuse_facts_only(get(arm.method), f"arm {arm.name}")
     if "documents" in needs_of(arm) and not len(base.documents):
         raise InputError(f"arm {arm.name} needs documents", field="--documents", found="none")
     stops = getattr(get(arm.method).settings(with_shortcuts(settings, seed=0, adapter=None)), "early_stop", False)

@@ -127,7 +127,7 @@ class _Shape:
 def _examples(inputs: Inputs) -> tuple[list[int], float]:
     """Tokens of each example, and the share of them that has a loss."""
     prompts = inputs.model.prompts
-    if inputs.method.name == "cpt" or (len(inputs.documents) and not len(inputs.roles[Role.TARGET])):
+    if inputs.method.name == "cpt" or inputs.cloze is not None:
         return [len(prompts.text_ids(document.text)) for document in inputs.documents] or [1], 1.0
     answers = [len(prompts.answer_ids(fact.answers[0])) + 1 for fact in inputs.roles[Role.TARGET]]
     questions = [len(prompts.question_ids(fact.question)) for fact in inputs.roles[Role.TARGET]]

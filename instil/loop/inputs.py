@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from instil.errors import InputError
 from instil.facts import Corpus, Document, FactSet, Role
 from instil.files import fingerprint
+from instil.loop.documents import DocumentLesson, document_lesson, is_alone, refuse_facts_only
 from instil.loop.presets import Preset, for_size, named
 from instil.loop.settings import Given, checked, read_settings
 from instil.methods import Method, get
@@ -42,6 +43,7 @@ class Inputs:
         same_subject: held-back facts about taught subjects, which the exam asks about and nobody teaches.
         own_questions: the user's own, for the exam.
         preset: the starting point that the settings were filled up from, if one was asked for.
+        cloze: of a lesson of documents alone, whose questions are made from their text: counts for the summary.
     """
 
     model: LanguageModel
@@ -59,6 +61,7 @@ class Inputs:
     same_subject: FactSet = field(default_factory=lambda: FactSet(()))
     own_questions: tuple[OwnQuestion, ...] = ()
     preset: Preset | None = None
+    cloze: Mapping[str, Any] | None = None
 
     @property
     def facts_fingerprint(self) -> str:
@@ -122,7 +125,6 @@ def read_inputs(
     from instil.exam import ExamConfig, read_questions
     from instil.exam.harness import check_tasks
     from instil.facts import plan_roles
-    from instil.model import load
     from instil.probe import ProbeConfig, draw_exemplars
 
     recipe = get(method)
@@ -143,19 +145,27 @@ def read_inputs(
 
     settings = method_settings(start)
 
-    if facts is None and roles is None:
+    if facts is None and roles is None and documents is None:
         raise InputError("an exam needs questions", field="FACTS", found="none", expected="a file of facts")
     found = facts if isinstance(facts, FactSet) else FactSet.read(facts) if facts is not None else FactSet(())
-    plan = plan_roles(found, seed=seed, given=roles or {})
-    target = plan.roles[Role.TARGET]
-    if not len(target):
-        raise InputError("no fact is left to teach", field="role", found="0 facts of role target", expected="some")
+    learner: LanguageModel | None = None
     corpus = documents if isinstance(documents, Corpus) else Corpus.read(documents) if documents else Corpus(())
-    taught, untaught = divide_documents(corpus, plan.roles)
+    alone: DocumentLesson | None = None
+    if is_alone(facts, roles, corpus):
+        refuse_facts_only(recipe)
+        learner = loaded(model, dtype, device)
+        alone = document_lesson(corpus, roles, learner, exam, probe, seed)
+        exam, plan = alone.exam, alone.plan
+        taught, untaught = alone.taught, list[Document]()
+    else:
+        plan = plan_roles(found, seed=seed, given=roles or {})
+        if not len(plan.roles[Role.TARGET]):
+            raise InputError("no fact is left to teach", field="role", found="0 facts of role target", expected="some")
+        taught, untaught = divide_documents(corpus, plan.roles)
     same_subject = beside_the_target(found, plan, taught) if "same_subject" in exam.parts else FactSet(())
     asked_too = {f"{fact.id} (held_back): its subject" for fact in same_subject}
 
-    learner = model if not isinstance(model, str | Path) else load(model, dtype=dtype, device=device)
+    learner = learner or loaded(model, dtype, device)
     if preset is not None and start is None:
         start = for_size(sum(weight.numel() for weight in learner.model.parameters()))
         settings = method_settings(start)
@@ -168,8 +178,9 @@ def read_inputs(
         *(
             (line, "dividing the facts into roles")
             for line in (*plan.left_out, *plan.warnings)
-            if not line.startswith(tuple(asked_too))
+            if alone is None and not line.startswith(tuple(asked_too))
         ),
+        *(() if alone is None else alone.left_out),
         *((line, "reading the documents") for line in corpus.left_out),
         *((f"document {doc.id}", "it is about a fact that is held back from teaching") for doc in untaught),
         *((line, "drawing exemplars") for line in exemplars.warnings),
@@ -190,7 +201,14 @@ def read_inputs(
         same_subject=same_subject,
         own_questions=read_questions(exam.questions) if exam.questions is not None else (),
         preset=start,
+        cloze=None if alone is None else alone.counts,
     )
+
+
+def loaded(model: str | Path | LanguageModel, dtype: str, device: str) -> LanguageModel:
+    from instil.model import load
+
+    return model if not isinstance(model, str | Path) else load(model, dtype=dtype, device=device)
 
 
 def read_config(config: Mapping[str, Any] | str | Path | None) -> Given:

@@ -119,7 +119,8 @@ def teach(
 
     Args:
         model: a hub id, a folder, "embedded", or a loaded model (which is not changed).
-        facts: a fact set or a file. Facts without a role get one by subject (see `instil.facts.plan_roles`).
+        facts: a fact set or a file. Facts without a role get one by subject (see `instil.facts.plan_roles`). None, with
+            documents: the exam is made from their text (see `instil.exam.cloze`), and a part of them is never taught.
         method: one of `instil.methods.NAMES`.
         out: an empty or new folder.
         documents: texts to be taught. Those about held-back facts are left out, and listed.
@@ -311,10 +312,11 @@ class Run:
     def lesson(self, exam: exams.Exam) -> Lesson:
         inputs = self.inputs
         roles = Roles(
-            target=inputs.roles[Role.TARGET],
+            # Items that are made from documents are the exam's alone, and no method sees them.
+            target=inputs.roles[Role.TARGET] if inputs.cloze is None else NO_FACTS,
             practice=inputs.roles[Role.PRACTICE],
             known=inputs.roles[Role.KNOWN],
-            development=inputs.roles[Role.DEVELOPMENT],
+            development=inputs.roles[Role.DEVELOPMENT] if inputs.cloze is None else NO_FACTS,
             documents=inputs.documents,
         )
         return Lesson(

@@ -42,6 +42,7 @@ def about_call(inputs: Inputs, exam: Exam) -> dict[str, Any]:
             "exam_fingerprint": exam.fingerprint,
             "facts": {role.value: len(facts) for role, facts in inputs.roles.items()},
             "documents": len(inputs.documents),
+            **({"cloze": dict(inputs.cloze)} if inputs.cloze is not None else {}),
         },
     }
 

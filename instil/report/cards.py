@@ -61,9 +61,15 @@ def _has_interval(figure: Mapping[str, Any]) -> bool:
     return figure.get("low") is not None and figure.get("high") is not None
 
 
-def cards(figures: words.Figures) -> list[dict[str, Any]]:
-    """What each card shows; a figure that the exam does not have gets no card, one that it could not give says why."""
-    return [_card(card, figures[card.figure]) for card in _CARDS if card.figure in figures]
+def cards(figures: words.Figures, noun: str = "fact") -> list[dict[str, Any]]:
+    """What each card shows; a figure that the exam does not have gets no card, one that it could not give says why.
+
+    Args:
+        noun: what is counted: facts, or the items that stand in their place.
+    """
+    made = [_card(card, figures[card.figure]) for card in _CARDS if card.figure in figures]
+    told = ("label", "meaning", "n", "reason")
+    return [card | {name: words.told_of(noun, card[name]) for name in told if card[name]} for card in made]
 
 
 def _card(card: _Card, figure: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def describe(record: Record) -> dict[str, Any]:
         "run": _run(record),
         "headline": _headline(record, figures, by_role),
         "scale": _scale(record, by_role),
-        "cards": cards(figures),
+        "noun": _noun(record),
+        "cards": cards(figures, _noun(record)),
         "groups": [*groups(figures), *harness_group(record.summary.get("lm_eval") or {})],
         "mastery": {role: _mastery(rows) for role, rows in by_role.items()},
         "transition": {role: _transition(rows) for role, rows in by_role.items()},
@@ -188,13 +189,25 @@ def _scale(record: Record, by_role: Mapping[str, Sequence[Row]]) -> dict[str, An
 
 def _headline(record: Record, figures: words.Figures, by_role: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     counts = dict(_verdict_counts(by_role.get("target", [])))
+    cloze, noun = _cloze(record), _noun(record)
+    details = [words.told_of(noun, line) for line in words.details(counts, figures)]
     model = {"name": record.run.get("model_name")} | dict(record.summary.get("model") or {})
     roles = {role: len(rows) for role, rows in by_role.items()}
     return {
-        "sentence": words.sentence(counts, figures),
-        "details": words.details(counts, figures),
-        "scale": words.scale(model, roles, len(_seeds(record)) or 1),
+        "sentence": words.sentence(counts, figures, cloze),
+        "details": [*details, words.CLOZE_MEANING] if cloze is not None else details,
+        "scale": words.told_of(noun, words.scale(model, roles, len(_seeds(record)) or 1)),
     }
+
+
+def _cloze(record: Record) -> Mapping[str, Any] | None:
+    """Of a lesson of documents alone, what the summary says of them."""
+    found = (record.summary.get("data") or {}).get("cloze")
+    return found if isinstance(found, Mapping) else None
+
+
+def _noun(record: Record) -> str:
+    return "fact" if _cloze(record) is None else words.CLOZE_ITEM
 
 
 def _mastery(verdicts: Sequence[Row]) -> dict[str, dict[str, int]]:

@@ -73,7 +73,7 @@ def _title(data: Mapping[str, Any]) -> str:
 def _taught(data: Mapping[str, Any]) -> str:
     scale, marks = data["scale"], data["reproduce"]["fingerprints"]
     lines = [
-        f"- {words.plural(count, 'fact')} {_ROLES.get(role, 'of the role ' + _plain(role))}"
+        f"- {words.plural(count, data.get('noun', 'fact'))} {_ROLES.get(role, 'of the role ' + _plain(role))}"
         for role, count in scale["facts"].items()
     ]
     if scale["documents"]:

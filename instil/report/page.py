@@ -85,7 +85,7 @@ def _view(data: dict[str, Any]) -> dict[str, Any]:
             for moment in ("before", "after")
         ],
         "state_rows": [(row["label"], row["counts"]) for row in data["mastery_by_state"]],
-        "kept": words.kept(data["figures"], dict(data["verdicts"].get("held_back", ()))),
+        "kept": words.told_of(data["noun"], words.kept(data["figures"], dict(data["verdicts"].get("held_back", ())))),
         "cost": words.cost(data["cost"]),
         "figures": words.table_of_figures(data["figures"]),
         "seeds": words.seeds(len(data["scale"]["seeds"]) or 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -163,13 +164,33 @@ def change(figure: Mapping[str, Any]) -> str | None:
     return "higher" if after > before else "lower"
 
 
-def sentence(verdicts: Mapping[str, int], figures: Figures) -> str:
-    """The headline in one sentence, from the verdicts of the taught facts and the figure of retention."""
+CLOZE_ITEM = "cloze item"
+CLOZE_MEANING = (
+    "A cloze item is a sentence of a document, cut right before a date, a name, a number or a telling word that is to "
+    "be given; in other words, the same is asked about the whole sentence. What is called a fact here is such an item."
+)
+
+
+def told_of(noun: str, text: str) -> str:
+    """A sentence about facts as one about what stands in their place: cloze items, after documents alone."""
+    return text if noun == "fact" else re.sub(r"\bfact(s?)\b", rf"{noun}\1", text)
+
+
+def sentence(verdicts: Mapping[str, int], figures: Figures, cloze: Mapping[str, Any] | None = None) -> str:
+    """The headline in one sentence, from the verdicts of the taught facts and the figure of retention.
+
+    Args:
+        cloze: of a lesson of documents alone, how many of them there were (`data.cloze` of a summary).
+    """
     taught = sum(verdicts.values())
     if not taught:
         return "Nothing was taught, so there is nothing to report yet."
     clauses = [clause for clause in (_learned(verdicts, taught), _kept_besides(figures)) if clause]
-    return f"Taught {plural(taught, 'fact')}: {', and '.join(clauses)}."
+    if cloze is None:
+        return f"Taught {plural(taught, 'fact')}: {', and '.join(clauses)}."
+    texts = plural(int(cloze["taught"]), "passage" if cloze.get("passages") else "document")
+    outcome = told_of(CLOZE_ITEM, ", and ".join(clauses))
+    return f"Taught {texts}, asked in {plural(taught, CLOZE_ITEM)} of their text: {outcome}."
 
 
 def _learned(verdicts: Mapping[str, int], taught: int) -> str:

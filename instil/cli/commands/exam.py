@@ -15,7 +15,6 @@ from instil.cli.options import (
     Config,
     Device,
     Dtype,
-    Facts,
     Layout,
     Model,
     Out,
@@ -48,8 +47,17 @@ def register(app: typer.Typer) -> None:
 
 def build(
     terminal: Terminal,
-    facts: Facts,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="EXAM", help="JSONL file to write.", show_default=False)],
+    facts: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FACTS", help="What is asked; left out where there are only --documents.", show_default=False
+        ),
+    ] = None,
+    documents: Annotated[
+        str | None,
+        typer.Option("--documents", metavar="DOCS", help="Documents from whose text items are made, instead of FACTS."),
+    ] = None,
     general: Annotated[
         Path | None, typer.Option("--general", metavar="FILE", help="General text for perplexity: documents, or .txt.")
     ] = None,
@@ -66,29 +74,46 @@ def build(
     """Freeze the questions of an exam: wordings, exemplars and order, under one fingerprint.
 
     Facts are asked by their role; those without one as facts to be taught. Settings are sections `exam` and `probe`.
+    From documents alone, sentences are cut before a date, a name, a number or a telling word.
     """
-    from instil.exam import ExamConfig, exam_from_facts, read_questions
-    from instil.facts import FactSet
+    from instil.exam import ExamConfig, exam_from_documents, exam_from_facts, read_questions
+    from instil.facts import Corpus, FactSet
     from instil.probe import ProbeConfig
 
+    if (facts is None) is (documents is None):
+        raise InputError(
+            "an exam is made from facts or from documents",
+            field="FACTS",
+            found="neither" if facts is None else "both",
+            expected="one of FACTS and --documents",
+        )
     if out.is_dir() or (out.exists() and not force):
         raise InputError("something is there already", file=out, field="--out", expected="a new file, or --force")
     check_out(out.parent)
     given = settings(config, overrides)
     exam_config = checked(ExamConfig, {"seed": terminal.seed, **given.section("exam")}, given=given, section="exam")
     probe_config = checked(ProbeConfig, {"seed": terminal.seed, **given.section("probe")}, given=given, section="probe")
-    asked = FactSet.read(facts, layout=layout, templates=templates, skip_invalid=skip_invalid)
+    asked: FactSet | Corpus = (
+        Corpus.read(documents, skip_invalid=skip_invalid)
+        if documents is not None
+        else FactSet.read(facts or "", layout=layout, templates=templates, skip_invalid=skip_invalid)
+    )
     texts = read_general(general) if general is not None else ()
     own = questions if questions is not None else exam_config.questions
-    exam = exam_from_facts(
-        asked,
-        general_texts=texts,
-        config=exam_config,
-        probe_config=probe_config,
-        own_questions=read_questions(own) if own is not None else (),
-    )
+    given_questions = read_questions(own) if own is not None else ()
+    common: Any = {
+        "general_texts": texts,
+        "config": exam_config,
+        "probe_config": probe_config,
+        "own_questions": given_questions,
+    }
+    if isinstance(asked, Corpus):
+        exam = exam_from_documents(asked, seed=terminal.seed, **common)
+    else:
+        exam = exam_from_facts(asked, **common)
     exam.write(out)
-    left_out = [*((line, "reading the facts") for line in asked.left_out), *exam.left_out]
+    what = "reading the documents" if isinstance(asked, Corpus) else "reading the facts"
+    left_out = [*((line, what) for line in asked.left_out), *exam.left_out]
     parts = {part: len(exam.part(part)) for part in exam.parts}
     terminal.result(
         {

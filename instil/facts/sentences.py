@@ -1,0 +1,158 @@
+"""Where paragraphs, headings and sentences of a text begin and end: by rules, for scripts that mark the end of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+Span = tuple[int, int]
+"""Begin and end of a stretch of text, without the white space around it."""
+
+HARD_WRAPPED: Final = (45, 120)
+"""A line between these lengths, in characters, may be cut by hand: its sentence goes on in the next line. A shorter or
+longer line is a paragraph of its own."""
+
+HEADING_WORDS: Final = 12
+"""A heading has at most so many words."""
+
+_ABBREVIATIONS: Final = frozenset(
+    [
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "prof",
+        "st",
+        "sr",
+        "jr",
+        "rev",
+        "gen",
+        "col",
+        "lt",
+        "capt",
+        "sgt",
+        "gov",
+        "sen",
+        "rep",
+        "hon",
+        "no",
+        "nos",
+        "vs",
+        "etc",
+        "al",
+        "cf",
+        "ca",
+        "approx",
+        "fig",
+        "figs",
+        "eq",
+        "vol",
+        "ed",
+        "eds",
+        "pp",
+        "inc",
+        "ltd",
+        "co",
+        "corp",
+        "dept",
+        "est",
+        "jan",
+        "feb",
+        "mar",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sep",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
+        "mt",
+        "ft",
+        "e.g",
+        "i.e",
+        "u.s",
+        "u.k",
+        "a.d",
+        "b.c",
+        "a.m",
+        "p.m",
+        "ph.d",
+        "d.c",
+        "bros",
+        "op",
+        "cit",
+        "resp",
+        "incl",
+        "viz",
+    ]
+)
+_END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s)|[。！？]+["'”’»」』）]*""")
+_LAST_WORD = re.compile(r"[\w.&'’-]+$")
+_GAP = re.compile(r"\n[ \t]*\n\s*")
+
+
+def paragraphs(text: str) -> Iterator[Span]:
+    """What stands between blank lines, and lines that are paragraphs of their own."""
+    start = 0
+    for gap in (*_GAP.finditer(text), None):
+        end = len(text) if gap is None else gap.start()
+        yield from _without_short_lines(text, start, end)
+        start = len(text) if gap is None else gap.end()
+
+
+def is_heading(text: str) -> bool:
+    """Whether a paragraph looks like a heading: one short line that ends no sentence, or one that Markdown marks."""
+    line = text.strip()
+    if "\n" in line or " | " in line or not line:
+        return False
+    if re.match(r"#{1,6}\s", line):
+        return True
+    return len(line.split()) <= HEADING_WORDS and not re.search(r"""[.!?…:;,。！？|]["'”’)]*$|^[-•*]\s""", line)
+
+
+def sentences(text: str, start: int = 0, end: int | None = None) -> Iterator[Span]:
+    """The sentences of a stretch of text. A mark before a small letter ends none, nor does a full stop behind an
+    abbreviation or an initial."""
+    end = len(text) if end is None else end
+    begin = start
+    for found in _END.finditer(text, start, end):
+        if found.group()[0] in ".!?…" and _goes_on(text, begin, found.start(), found.end()):
+            continue
+        yield from _trimmed(text, begin, found.end())
+        begin = found.end()
+    yield from _trimmed(text, begin, end)
+
+
+def _goes_on(text: str, begin: int, stop: int, after: int) -> bool:
+    following = text[after : after + 40].lstrip()
+    if following[:1].islower():
+        return True
+    if text[stop] != ".":
+        return False
+    last = _LAST_WORD.search(text, max(begin, stop - 40), stop)
+    word = "" if last is None else last.group()
+    return word.lower() in _ABBREVIATIONS or (len(word) == 1 and word.isupper() and word != "I")
+
+
+def _without_short_lines(text: str, start: int, end: int) -> Iterator[Span]:
+    """The paragraphs of a block: its lines joined where they may have been cut by hand."""
+    begin, place = start, start
+    for line in text[start:end].splitlines(keepends=True):
+        place += len(line)
+        length = len(line.strip())
+        if not HARD_WRAPPED[0] <= length <= HARD_WRAPPED[1]:
+            yield from _trimmed(text, begin, place)
+            begin = place
+    yield from _trimmed(text, begin, end)
+
+
+def _trimmed(text: str, start: int, end: int) -> Iterator[Span]:
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    if start < end:
+        yield start, end

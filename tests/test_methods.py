@@ -113,5 +113,5 @@ def test_every_method_has_a_card_and_described_settings() -> None:
 
 
 def test_unknown_method_is_refused() -> None:
-    with pytest.raises(InputError, match=r"sft \| cpt \| gradual"):
+    with pytest.raises(InputError, match=r"sft \| gradual \| cpt \| cpt_sft \| mixed \| pit"):
         get("osmosis")

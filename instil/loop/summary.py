@@ -40,6 +40,8 @@ def about_call(inputs: Inputs, exam: Exam) -> dict[str, Any]:
             "exam_fingerprint": exam.fingerprint,
             "facts": {role.value: len(facts) for role, facts in inputs.roles.items()},
             "documents": len(inputs.documents),
+            "practice_documents": len(inputs.practice_documents),
+            "exam_only": len(inputs.exam_only),
         },
     }
 
@@ -80,7 +82,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of `summary.json`, plain values only."""
     known = set_up(run, exam)
-    figures = exams.headline(exam, before, after, verdicts)
+    figures = exams.headline(exam, before, after, verdicts, run.inputs.exam_only)
     return {
         **known,
         "model": {**known["model"], "fingerprint_after": taught.fingerprint},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from instil.training.config import ADAPTERS, Budget, LoraSettings, OsfSettings, TrainConfig
 from instil.training.examples import Example, count_split, document_examples, question_example
+from instil.training.stages import Arrangement, Balance, Stage
 from instil.training.stopping import Decision, Progress, Stop, no_longer_improving
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _LATER = {
 
 __all__ = [
     "ADAPTERS",
+    "Arrangement",
+    "Balance",
     "Budget",
     "Decision",
     "Example",
@@ -39,6 +42,7 @@ __all__ = [
     "Objective",
     "OsfSettings",
     "Progress",
+    "Stage",
     "Step",
     "Stop",
     "TrainConfig",

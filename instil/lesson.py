@@ -204,13 +204,14 @@ class Lesson:
         Raises:
             InputError: a stage has nothing to train on.
         """
+        if self.budget.flops is None or len(stages) == 1:
+            return [self._train(stage) for stage in stages]
         learner = self._as_learner()
         tokens = [stage.tokens(learner.prompts, learner.context_window) for stage in stages]
-        results = []
-        for number, stage in enumerate(stages):
-            limit = self._share_of_budget(tokens[number] / sum(tokens[number:]))
-            results.append(self._train(stage, budget=limit))
-        return results
+        return [
+            self._train(stage, budget=self._share_of_budget(tokens[number] / sum(tokens[number:])))
+            for number, stage in enumerate(stages)
+        ]
 
     def _train(
         self,
@@ -247,7 +248,7 @@ class Lesson:
 
     def _share_of_budget(self, share: float) -> Budget:
         """Up to where the budget is spent when `share` of what is left has been."""
-        if self.budget.flops is None or share >= 1:
+        if self.budget.flops is None or share == 1:
             return self.budget
         left = self.budget.flops - self.meter.total
         # Rounded, so that a resumed lesson, whose meter added the same numbers in another order, finds the same limit.

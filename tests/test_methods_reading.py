@@ -248,7 +248,7 @@ def test_a_budget_is_divided_among_the_stages(read: TeachResult, tmp_path: Path)
     assert set(spent[0].index) == set(spent[1].index)
     shares = spent[1] / spent[0]
     assert shares["target documents"] > 0.45, "the last stage does not starve"
-    assert (shares < 1).all()
+    assert shares["practice questions with documents"] < 1
     step = whole / read.curves.groupby("stage").step.max().sum()
     assert run.summary["budget"]["spent"] <= 0.6 * whole + 2 * step
 

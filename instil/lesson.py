@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError, RunFailed
 from instil.facts import Corpus, FactSet, Role
+from instil.facts.document_roles import documents_of
 from instil.files import fingerprint, read_sealed, refuse_broken, seal
 from instil.probe import Category, ExemplarSets, MasteryMap, ProbeConfig
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel
-    from instil.training import Budget, Meter, Objective, TrainConfig, TrainResult
+    from instil.training import Budget, Meter, Objective, Stage, TrainConfig, TrainResult
     from instil.training.stopping import Stop
 
 Record = Callable[[str, Sequence[Mapping[str, Any]], str], object]
@@ -34,19 +35,31 @@ Tell = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Roles:
-    """The data of a lesson, disjoint by subject. Held-back facts and general text are for the exam, so not here."""
+    """The data of a lesson, disjoint by subject. Held-back facts, general text and the questions about target documents
+    are for the exam, so not here."""
 
     target: FactSet = field(default_factory=lambda: FactSet(()))
     practice: FactSet = field(default_factory=lambda: FactSet(()))
     known: FactSet = field(default_factory=lambda: FactSet(()))
     development: FactSet = field(default_factory=lambda: FactSet(()))
     documents: Corpus = field(default_factory=lambda: Corpus(()))
+    practice_documents: Corpus = field(default_factory=lambda: Corpus(()))
 
     def check_disjoint(self) -> None:
-        """Raises `InputError` when a subject stands in two roles: what is measured would have been trained on."""
+        """Raises `InputError` when a subject stands in two roles, or a question is about a document to be taught: what
+        is measured would have been trained on."""
         homes: dict[str, str] = {}
         for role in (Role.TARGET, Role.PRACTICE, Role.KNOWN, Role.DEVELOPMENT):
-            for subject in getattr(self, role.value).subjects:
+            facts: FactSet = getattr(self, role.value)
+            if told := documents_of(facts, self.documents):
+                fact, documents = next(iter(told.items()))
+                raise InputError(
+                    "questions about documents to be taught are for the exam only",
+                    field="role",
+                    found=f"{role} fact {fact!r}, about document {documents[0]!r}",
+                    expected="no fact of the lesson tied to a target document",
+                )
+            for subject in facts.subjects:
                 if homes.setdefault(subject, role.value) != role.value:
                     raise InputError(
                         "one subject has facts in two roles",
@@ -57,14 +70,16 @@ class Roles:
 
 
 class Lesson:
-    """Data by role, and the verbs `probe`, `mastered`, `train`, `no_longer_improving` and `staying_close`.
+    """Data by role, and the verbs `probe`, `mastered`, `train`, `follow`, `no_longer_improving` and `staying_close`.
 
     Attributes:
-        target: the facts to be taught.
+        roles: the data by role, all that `plan` of a method may know.
+        target: the facts to be taught. The questions about `documents` are in the exam only, so not among them.
         practice: documents' questions, for methods that learn how to be asked.
         known: facts for replay, where the user gave some; see `mastered`.
         development: facts for early stop and tuning, never trained on.
         documents: the documents to be taught.
+        practice_documents: the documents that `practice` asks about.
         meter: what has been spent, by purpose.
         budget: what may be spent.
     """
@@ -88,8 +103,10 @@ class Lesson:
         keep: Keep = lambda stage, order, model: None,
     ) -> None:
         roles.check_disjoint()
+        self.roles = roles
         self.target, self.practice, self.known = roles.target, roles.practice, roles.known
         self.development, self.documents = roles.development, roles.documents
+        self.practice_documents = roles.practice_documents
         self.budget, self.meter, self.seed = budget, meter, seed
         self._start = model
         self._learner: LanguageModel | None = None
@@ -170,42 +187,73 @@ class Lesson:
         stop: Stop | None = None,
         objective: Objective | None = None,
     ) -> TrainResult:
-        """Train on the questions of `facts` and the text of `documents`, as one stage with this name.
+        """Train on the questions of `facts` and the text of `documents`, shuffled, as one stage with this name.
 
         Raises:
             InputError: nothing is left to train on.
         """
-        from instil.training import document_examples, question_example, train
+        from instil.training import Stage
+
+        none = FactSet(()), Corpus(())
+        return self._train(Stage(stage, config, facts or none[0], documents or none[1]), stop, objective)
+
+    def follow(self, stages: Sequence[Stage]) -> list[TrainResult]:
+        """Train stage after stage. Where there is a budget, each gets what is left in proportion to the tokens that it
+        and those after it would read, so that no stage starves because an earlier one was long.
+
+        Raises:
+            InputError: a stage has nothing to train on.
+        """
+        if self.budget.flops is None or len(stages) == 1:
+            return [self._train(stage) for stage in stages]
+        learner = self._as_learner()
+        tokens = [stage.tokens(learner.prompts, learner.context_window) for stage in stages]
+        return [
+            self._train(stage, budget=self._share_of_budget(tokens[number] / sum(tokens[number:])))
+            for number, stage in enumerate(stages)
+        ]
+
+    def _train(
+        self,
+        stage: Stage,
+        stop: Stop | None = None,
+        objective: Objective | None = None,
+        budget: Budget | None = None,
+    ) -> TrainResult:
+        from instil.training import train
         from instil.training.tracking import tracked
 
-        facts, documents = facts or FactSet(()), documents or Corpus(())
         learner = self._as_learner()
-        longest = min(config.row_length, learner.context_window)
-        examples = [question_example(learner.prompts, fact) for fact in facts]
-        for document in documents:
-            examples += document_examples(learner.prompts, document, longest)
-        if not examples:
-            raise InputError(f"{stage} has nothing to train on", found="no fact and no document")
-        self._guard([*(fact.question for fact in facts), *(document.text for document in documents)])
+        examples = stage.examples(learner.prompts, learner.context_window)
+        self._guard([*(fact.question for fact in stage.questions), *(document.text for document in stage.documents)])
 
         def log(point: Mapping[str, Any]) -> None:
-            self._tell(f"{stage}: epoch {point['epoch']:.1f}, loss {point['loss']:.3f}", int(point["step"]), None)
+            self._tell(f"{stage.name}: epoch {point['epoch']:.1f}, loss {point['loss']:.3f}", int(point["step"]), None)
 
         folder = self._next_folder("train")
-        with tracked(self._tracking / folder.name, config.report_to):
+        with tracked(self._tracking / folder.name, stage.config.report_to):
             result = train(
                 learner,
                 examples,
-                config,
+                stage.training,
                 out=folder,
                 stop=stop,
                 objective=objective,
                 meter=self.meter,
-                budget=self.budget,
+                budget=budget or self.budget,
                 log=log,
             )
-        self._note_stage(stage, folder.name, result, len(facts) + len(documents))
+        self._note_stage(stage.name, folder.name, result, len(stage))
         return result
+
+    def _share_of_budget(self, share: float) -> Budget:
+        """Up to where the budget is spent when `share` of what is left has been."""
+        if self.budget.flops is None or share == 1:
+            return self.budget
+        left = self.budget.flops - self.meter.total
+        # Rounded, so that a resumed lesson, whose meter added the same numbers in another order, finds the same limit.
+        limit = float(f"{self.meter.total + share * max(left, 0.0):.6g}")
+        return self.budget.model_copy(update={"flops": max(limit, 1.0)})
 
     def staying_close(self, facts: FactSet, weight: float) -> Objective:
         """A term that keeps the answers to known questions near those of the model as the stage finds it (KL)."""

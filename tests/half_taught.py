@@ -44,6 +44,19 @@ def documents() -> Corpus:
     )
 
 
+def practised() -> FactSet:
+    """The same facts; those for replay are practice questions instead."""
+    return FactSet(replace(fact, role=Role.PRACTICE) if fact.role is Role.KNOWN else fact for fact in facts())
+
+
+def practised_documents() -> Corpus:
+    """`documents`, and as many about what is practised."""
+    return documents() + Corpus(
+        Document(f"d-{fact.id}", f"The town where {fact.subject} was born is {fact.answers[0]}.", subject=fact.subject)
+        for fact in practised().with_role(Role.PRACTICE)
+    )
+
+
 def half_taught() -> LanguageModel:
     """A fresh copy, fp32."""
     lm = _trained_once()

@@ -207,6 +207,7 @@ BAD_ARMS = {
     "wrong setting": ("sft,sft:train.epochs=0", "arm sft:train.epochs=0.*train.epochs"),
     "no value": ("sft,sft:early_stop", "without a value"),
     "no documents": ("sft,cpt", "arm cpt needs documents"),
+    "no practice": ("sft,pit", "arm pit needs (documents|practice)"),
     "addition of another method": ("sft,cpt+replay", r"arm cpt\+replay.*replay_ratio"),
     "another exam": ("sft,sft:exam.wordings=2", "same for all arms"),
 }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from instil.errors import InputError
 from instil.exam import (
+    DOCUMENT_FIGURES,
     FIGURES,
     FURTHER_FIGURES,
     Exam,
@@ -98,6 +99,29 @@ def test_learned_needs_more_than_half_of_the_other_wordings() -> None:
         assert str(found.verdict) == ruling, known
         assert found.reworded_known_before == 0 and found.reworded_known_after == pytest.approx(known / 3)
     assert "Known after in 100% of its other wordings." in found.evidence
+
+
+def test_of_a_fact_from_a_document_every_wording_counts_since_none_was_trained_on() -> None:
+    paper, unsure = exam(), Script({"as_worded/f0": ["w", "x", "y", "z"]})
+    for known, ruling in ((0, "learned as worded"), (1, "learned as worded"), (2, "learned"), (3, "learned")):
+        after = Script({"as_worded/f0": "Paris", **reworded(0, known)})
+        found = verdicts(paper, sit(paper, unsure), sit(paper, after), from_documents={"f0"})[0]
+        assert str(found.verdict) == ruling, known
+        assert f"Known after in {(known + 1) / 4:.0%} of all wordings asked." in found.evidence
+    alone = exam(config=ExamConfig(wordings=0))
+    found = verdicts(alone, sit(alone, unsure), sit(alone, Script({"as_worded/f0": "Paris"})), {"f0"})[0]
+    assert found.verdict == Ruling.LEARNED
+
+
+def test_figures_of_documents_are_of_the_facts_that_they_tell() -> None:
+    paper = exam()
+    before, after = Script({"as_worded/f1": "London"}), Script({"as_worded/f0": "Paris", "as_worded/f2": "Vienna"})
+    found = headline(paper, sit(paper, before), sit(paper, after), from_documents={"f0", "f1", "f3"})
+    assert set(found) - {*FIGURES, *FURTHER_FIGURES} == set(DOCUMENT_FIGURES)
+    acquired = found["acquired_from_documents"]
+    assert (acquired.value, acquired.n) == (0.5, 2)
+    values = [found[f"accuracy_documents_{when}"].value for when in ("before", "after", "change")]
+    assert values == pytest.approx([1 / 3, 1 / 3, 0])
 
 
 def test_a_fact_without_other_wordings_is_learned_as_worded_and_the_evidence_says_why() -> None:

@@ -11,10 +11,11 @@ from instil.errors import InputError
 from instil.loop import teach
 from instil.loop.run import TeachResult
 from instil.methods import NAMES, get
-from tests.half_taught import SECTIONS, documents, facts, half_taught
+from tests.half_taught import SECTIONS, facts, half_taught, practised, practised_documents
 
 TRAIN: dict[str, Any] = {"epochs": 2, "learning_rate": 2e-3, "save_seconds": 0}
 LORA = {**TRAIN, "adapter": {"r": 4}}
+SMALL = {**TRAIN, "batch_size": 8}
 
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "sft": ("sft", {"train": TRAIN}),
@@ -25,6 +26,9 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "sft with LoRA": ("sft", {"train": LORA}),
     "sft with an OSF adapter": ("sft", {"train": {**TRAIN, "adapter": {"kind": "osf"}}}),
     "cpt": ("cpt", {"train": TRAIN}),
+    "cpt, then sft": ("cpt_sft", {"train": SMALL, "go_on_reading": True}),
+    "mixed": ("mixed", {"train": SMALL, "balance": "tokens"}),
+    "pit, questions in front": ("pit", {"train": SMALL, "arrangement": "before-grouped", "practice_epochs": 2}),
     "gradual": ("gradual", {"train": TRAIN}),
     "gradual with LoRA": ("gradual", {"train": LORA, "early_stop": False}),
 }
@@ -36,8 +40,10 @@ class Interrupted(Exception):
 
 def run(name: str, out: Path, **changes: Any) -> TeachResult:
     method, config = SETTINGS[name]
-    given = {"documents": documents()} if method == "cpt" else {}
-    result = teach(half_taught(), facts(), method=method, out=out, config={**config, **SECTIONS}, **given, **changes)
+    reads = "documents" in get(method).needs
+    taught = practised() if reads else facts()
+    given = {"documents": practised_documents()} if reads else {}
+    result = teach(half_taught(), taught, method=method, out=out, config={**config, **SECTIONS}, **given, **changes)
     assert isinstance(result, TeachResult)
     return result
 
@@ -113,5 +119,5 @@ def test_every_method_has_a_card_and_described_settings() -> None:
 
 
 def test_unknown_method_is_refused() -> None:
-    with pytest.raises(InputError, match=r"sft \| cpt \| gradual"):
+    with pytest.raises(InputError, match=r"sft \| gradual \| cpt \| cpt_sft \| mixed \| pit"):
         get("osmosis")

@@ -109,6 +109,24 @@ def test_windows_hold_every_example_once_and_are_equally_many_each_epoch(
         assert max(sizes) <= batch and max(sizes) - min(sizes) <= 1
 
 
+@given(
+    lengths=LENGTHS, kinds=st.integers(1, 5), batch=st.integers(1, 20), epoch=st.integers(0, 3), by_tokens=st.booleans()
+)
+def test_phases_come_one_after_the_other_in_every_epoch(
+    lengths: list[int], kinds: int, batch: int, epoch: int, by_tokens: bool
+) -> None:
+    size = {"batch_tokens": 25 * batch} if by_tokens else {"batch_size": batch}
+    phases = [index * 7 % kinds for index in range(len(lengths))]
+    windows = epoch_windows(lengths, seed=1, epoch=epoch, phases=phases, **size)
+    assert sorted(index for window in windows for index in window) == list(range(len(lengths)))
+    of_window = [{phases[index] for index in window} for window in windows]
+    assert all(len(found) == 1 for found in of_window)
+    assert [min(found) for found in of_window] == sorted(min(found) for found in of_window)
+    assert len(windows) == len(epoch_windows(lengths, seed=1, epoch=epoch + 1, phases=phases, **size))
+    alike = epoch_windows(lengths, seed=1, epoch=epoch, phases=[3] * len(lengths), **size)
+    assert alike == epoch_windows(lengths, seed=1, epoch=epoch, **size)
+
+
 def test_windows_by_tokens_come_close_to_what_was_asked() -> None:
     lengths = [10 + n % 30 for n in range(1000)]
     tokens = [sum(lengths[i] for i in window) for window in epoch_windows(lengths, seed=0, epoch=0, batch_tokens=1000)]

@@ -84,6 +84,14 @@ Development = Annotated[str | None, _role("--development", "Facts for early stop
 Exemplars = Annotated[str | None, _role("--exemplars", "Facts for the prompts, never taught.")]
 HeldBack = Annotated[str | None, _role("--held-back", "Facts asked before and after, never taught.")]
 Practice = Annotated[str | None, _role("--practice", "Questions about documents, to learn how to be asked.")]
+PracticeShare = Annotated[
+    float | None,
+    typer.Option(
+        "--practice-share",
+        metavar="SHARE",
+        help="Of the subjects without a role, how many become practice (0.4): documents with questions to train on.",
+    ),
+]
 General = Annotated[
     Path | None, typer.Option("--general", metavar="FILE", help="General text for perplexity: documents, or .txt.")
 ]

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 FIGURES: Final[Mapping[str, str]] = {
     "acquired": "acquired: taught facts not known before, known now",
     "acquired_reworded": "acquired, in wordings never trained on",
+    "acquired_from_documents": "acquired from documents: questions never trained on",
     "retained": "retained: held-back facts known before, still known",
     "earlier_retained": "kept of earlier lessons: what they taught, still known",
     "made_up": "made up: unknown facts answered with false certainty",
     "accuracy_target": "accuracy on taught facts, as worded",
+    "accuracy_documents": "accuracy on questions about taught documents",
     "accuracy_reworded": "accuracy on taught facts, in other wordings",
     "accuracy_held_back": "accuracy on held-back facts",
     "accuracy_earlier": "accuracy on facts of earlier lessons",

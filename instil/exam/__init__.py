@@ -14,6 +14,7 @@ from instil.exam.calibration import calibration
 from instil.exam.claims import made_up
 from instil.exam.config import ExamConfig
 from instil.exam.figures import (
+    DOCUMENT_FIGURES,
     EARLIER_FIGURES,
     FIGURES,
     FURTHER_FIGURES,
@@ -31,6 +32,7 @@ from instil.exam.verdicts import Ruling, Verdict, counts, verdicts
 from instil.exam.writing import Forced, Writer
 
 __all__ = [
+    "DOCUMENT_FIGURES",
     "EARLIER",
     "EARLIER_FIGURES",
     "FIGURES",

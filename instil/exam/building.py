@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from instil.errors import InputError
@@ -208,7 +208,7 @@ def exam_from_documents(
     return replace(exam, left_out=(*made.left_out, *note, *exam.left_out))
 
 
-def assert_not_taught(exam: Exam, trained_texts: Iterable[str]) -> None:
+def assert_not_taught(exam: Exam, trained_texts: Iterable[str], exam_only: Collection[str] = ()) -> None:
     """Refuse training data in which an exam question or text stands, unless it is a wording that is being taught.
 
     Compared are the words, so that markup, spacing, capitals and marks make no difference.
@@ -216,11 +216,12 @@ def assert_not_taught(exam: Exam, trained_texts: Iterable[str]) -> None:
     Args:
         exam: the frozen exam.
         trained_texts: every question and document that is trained on.
+        exam_only: ids of target facts whose first wordings are not taught either, since a document tells the facts.
 
     Raises:
         InputError: one was found; says which, and where.
     """
-    taught = {words(question.text) for question in exam.part(AS_WORDED)}
+    taught = {words(question.text) for question in exam.part(AS_WORDED) if question.fact_id not in exam_only}
     # A choice and a question without exemplars may be in the very words that are taught.
     guarded = [item.question.text for item in exam.items if words(item.question.text) not in taught]
     guard = Wordings([*guarded, *exam.general_texts])

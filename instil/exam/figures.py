@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -54,6 +54,16 @@ FURTHER_FIGURES: Final = {
 }
 """What the figures of the further parts measure; an exam has those of the parts that it asks."""
 
+DOCUMENT_FIGURES: Final = {
+    "acquired_from_documents": "target facts that a taught document tells, whose questions are never trained on, not "
+    "known before: share that is known now",
+    "accuracy_documents_before": "target facts that a taught document tells: mean share of right greedy answers, "
+    "before",
+    "accuracy_documents_after": "the same, after",
+    "accuracy_documents_change": "the same, after less before, fact by fact",
+}
+"""What `headline` has besides when documents are taught, about questions that are for the exam only."""
+
 EARLIER_FIGURES: Final = {
     "earlier_retained": "facts that earlier lessons of the same ledger taught and that were known before this one: "
     "share that is still known",
@@ -65,10 +75,15 @@ EARLIER_FIGURES: Final = {
 
 
 def headline(
-    exam: Exam, before: ExamResult, after: ExamResult, verdicts: Sequence[Verdict] = ()
+    exam: Exam,
+    before: ExamResult,
+    after: ExamResult,
+    verdicts: Sequence[Verdict] = (),
+    from_documents: Collection[str] = (),
 ) -> dict[str, st.Figure]:
-    """Every figure of `FIGURES`, those of `FURTHER_FIGURES` that the exam asks for, and of `EARLIER_FIGURES` where it
-    has that part, with intervals; subjects are resampled, for perplexity texts.
+    """Every figure of `FIGURES`, those of `FURTHER_FIGURES` that the exam asks for, of `EARLIER_FIGURES` where it has
+    that part, and of `DOCUMENT_FIGURES` where documents were taught, with intervals; subjects are resampled, for
+    perplexity texts.
 
     A figure that has nothing to rest on has the value None, and a reason.
 
@@ -77,6 +92,7 @@ def headline(
         before: its result before teaching.
         after: its result after teaching.
         verdicts: the verdicts from the same results, to be checked against them.
+        from_documents: ids of the target facts that taught documents tell and whose questions were not trained on.
 
     Raises:
         InputError: a result is not of this exam, or a verdict disagrees with the results.
@@ -99,6 +115,7 @@ def headline(
         **_accuracy("reworded", pairs_of(before, after, REWORDED), how, change=False),
         **_accuracy("held_back", held_back, how),
         **_perplexities(before, after, how),
+        **(_of_documents(target, from_documents, how) if from_documents else {}),
         **(_of_earlier_lessons(before, after, how) if exam.by_part[EARLIER] else {}),
         **beyond(exam, before, after),
         **calibration(exam, before, after),
@@ -194,6 +211,16 @@ def _made_up(exam: Exam, never: Sequence[Pair], how: st.Bootstrap) -> st.Figure:
     if len(scored) < len(never) and figure.reason is None:
         figure = replace(figure, reason=f"{len(never) - len(scored)} facts left out: the answer could not be scored")
     return replace(figure, before=sum(made_up(pair[0], exam) for pair in scored) / len(scored))
+
+
+def _of_documents(target: Sequence[Pair], told: Collection[str], how: st.Bootstrap) -> dict[str, st.Figure]:
+    pairs = [pair for pair in target if pair[0].item.question.fact_id in told]
+    new = [pair for pair in pairs if not pair[0].known]
+    why = "every fact that a document tells was known before"
+    return {
+        "acquired_from_documents": share_of(new, lambda pair: pair[1].known, how, why),
+        **_accuracy("documents", pairs, how),
+    }
 
 
 def _of_earlier_lessons(before: ExamResult, after: ExamResult, how: st.Bootstrap) -> dict[str, st.Figure]:

@@ -13,6 +13,10 @@ answer that most exemplar sets give. From the exam before and the exam after, in
 - **learned as worded**: not known before, known after; in at most half of its other wordings, or none was asked, so
   that nothing shows more.
 
+A fact that a taught document tells, and whose question was never trained on, has no wording that was taught: its first
+wording counts among the others. "Learned" is then known in more than half of all, "learned as worded" in the first and
+no more than half.
+
 Held-back facts were not taught: one that is known only afterwards is "learned" (or "learned as worded") by itself, and
 never "updated", since nothing replaced its old answer. The same holds for facts that earlier lessons taught. What the
 model makes up is no verdict but a figure (`instil.exam.figures`), as it is about answers to what it does not know.
@@ -21,7 +25,7 @@ model makes up is no verdict but a figure (`instil.exam.figures`), as it is abou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -77,8 +81,11 @@ class Verdict:
         return {**asdict(self), "verdict": str(self.verdict)}
 
 
-def verdicts(exam: Exam, before: ExamResult, after: ExamResult) -> list[Verdict]:
+def verdicts(exam: Exam, before: ExamResult, after: ExamResult, from_documents: Collection[str] = ()) -> list[Verdict]:
     """A verdict for every target fact, every held-back one and every one of an earlier lesson, in the exam's order.
+
+    Args:
+        from_documents: ids of the target facts that taught documents tell and whose questions were not trained on.
 
     Raises:
         InputError: a result is not of this exam.
@@ -86,7 +93,7 @@ def verdicts(exam: Exam, before: ExamResult, after: ExamResult) -> list[Verdict]
     check_same_exam(exam, before, after)
     owners = _Owners(exam)
     return [
-        _judge(exam, first, before, after, owners)
+        _judge(exam, first, before, after, owners, from_documents)
         for part in (AS_WORDED, HELD_BACK, EARLIER)
         for first in before.first(part).values()
     ]
@@ -135,12 +142,16 @@ class _Owners:
         return [owner for owner in owners if owner[0] != question.fact_id]
 
 
-def _judge(exam: Exam, first: Answer, before: ExamResult, after: ExamResult, owners: _Owners) -> Verdict:
+def _judge(
+    exam: Exam, first: Answer, before: ExamResult, after: ExamResult, owners: _Owners, from_documents: Collection[str]
+) -> Verdict:
     part, question = first.item.part, first.item.question
     rewordings = REWORDED if part == AS_WORDED else HELD_BACK_REWORDED
     last = after.first(part)[question.fact_id]
     shares = [_share(result.part(rewordings).get(question.fact_id, ())) for result in (before, after)]
-    ruling, reason = _rule(exam, first, last, shares[1], owners)
+    told = part == AS_WORDED and question.fact_id in from_documents
+    never_trained = _share((last, *after.part(rewordings).get(question.fact_id, ()))) if told else shares[1]
+    ruling, reason = _rule(exam, first, last, never_trained, owners, told)
     return Verdict(
         fact_id=question.fact_id,
         subject=question.subject,
@@ -167,7 +178,10 @@ def _share(answers: tuple[Answer, ...]) -> float | None:
     return sum(answer.known for answer in answers) / len(answers) if answers else None
 
 
-def _rule(exam: Exam, first: Answer, last: Answer, reworded_after: float | None, owners: _Owners) -> tuple[Ruling, str]:
+def _rule(
+    exam: Exam, first: Answer, last: Answer, reworded_after: float | None, owners: _Owners, told: bool = False
+) -> tuple[Ruling, str]:
+    """The verdict and its reason. `reworded_after`: known after in this share of the wordings never trained on."""
     taught = PARTS[first.item.part] is Role.TARGET
     if first.known and last.known:
         return Ruling.KEPT, "Known before and after."
@@ -178,7 +192,7 @@ def _rule(exam: Exam, first: Answer, last: Answer, reworded_after: float | None,
         return Ruling.FORGOTTEN, f"It now says {_quoted(last.said)}."
     if not last.known:
         return Ruling.STILL_UNKNOWN, f"It said {_quoted(first.said)} and now says {_quoted(last.said)}."
-    wordings = _wordings_in_words(reworded_after)
+    wordings = _wordings_in_words(reworded_after, told)
     by_itself = "" if taught else " It was not taught."
     if taught and (belief := old_belief(first, exam)) is not None:
         confidence = f"with probability {first.p_own:.2f}"
@@ -202,7 +216,9 @@ def _right_sets(first: Answer, last: Answer) -> str:
     return f"Right with {sum(before)} of {len(before)} exemplar sets before, {sum(after)} of {len(after)} after."
 
 
-def _wordings_in_words(share: float | None) -> str:
+def _wordings_in_words(share: float | None, told: bool) -> str:
+    if told:
+        return f" A document told it; no question was trained on. Known after in {share:.0%} of all wordings asked."
     if share is None:
         return " No other wording was asked."
     return f" Known after in {share:.0%} of its other wordings."

@@ -2,7 +2,8 @@
 
 No subject and no question is in two roles. What has no role gets one so: exemplars are reserved first (per relation up
 to 16 facts or 10 %, at least 4 or a third), then 10 % of the subjects become development facts and 15 % are held back;
-the rest is the target. A role that was given, in the file or as a file of its own, is not drawn again.
+the rest is the target. A role that was given, in the file or as a file of its own, is not drawn again. Where documents
+are taught, a fact without a role takes that of its document, and facts that share a document stay together.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from dataclasses import dataclass, replace
 
 from instil.answers import normalise
 from instil.errors import InputError
+from instil.facts.document_roles import documents_of, with_roles_of_documents
 from instil.facts.faults import shown
-from instil.facts.types import Fact, FactSet, Role
+from instil.facts.types import Corpus, Fact, FactSet, Role
 
 PRECEDENCE = (Role.TARGET, Role.EXEMPLAR, Role.HELD_BACK, Role.DEVELOPMENT, Role.PRACTICE, Role.KNOWN)
 """Who keeps a subject that two roles claim. What is taught comes first; what measures before what is trained along."""
 
+NO_DOCUMENTS = Corpus(())
 MOST_EXEMPLARS, FEWEST_EXEMPLARS, EXEMPLAR_SHARE = 16, 4, 0.10
 
 
@@ -56,6 +59,8 @@ def plan_roles(
     given: Mapping[Role, FactSet] | None = None,
     development_share: float = 0.10,
     held_back_share: float = 0.15,
+    practice_share: float = 0.0,
+    documents: Corpus = NO_DOCUMENTS,
 ) -> RolePlan:
     """Give every fact one role.
 
@@ -65,19 +70,29 @@ def plan_roles(
         given: facts whose role is fixed by where they came from.
         development_share: of the subjects that have no role yet, after exemplars are reserved.
         held_back_share: likewise.
+        practice_share: likewise; by default practice facts must be given.
+        documents: texts that the lesson teaches.
 
     Raises:
         InputError: one id stands for different facts.
         ValueError: the shares leave nothing.
     """
-    if not (development_share >= 0 and held_back_share >= 0 and development_share + held_back_share < 1):
+    shares = {
+        Role.DEVELOPMENT: development_share,
+        Role.HELD_BACK: held_back_share,
+        Role.PRACTICE: practice_share,
+    }
+    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
         raise ValueError("the shares must not be negative and must leave something to be taught")
     claimed: dict[Role, list[Fact]] = {role: list((given or {}).get(role, ())) for role in Role}
     free: list[Fact] = []
-    for fact in facts:
+    for fact in with_roles_of_documents(facts, documents):
         (free if fact.role is None else claimed[fact.role]).append(fact)
     locality = locality_facts([*free, *claimed[Role.TARGET]]) if not claimed[Role.HELD_BACK] else FactSet(())
-    groups = _draw(free, claimed, random.Random(seed), development_share, 0.0 if len(locality) else held_back_share)
+    if len(locality):
+        shares[Role.HELD_BACK] = 0.0
+    ties = documents_of([*free, *(fact for group in claimed.values() for fact in group)], documents)
+    groups = _draw(free, claimed, random.Random(seed), shares, ties)
     for role, drawn in groups.items():
         claimed[role] += drawn
     kept, left_out = _disjoint(claimed)
@@ -108,22 +123,27 @@ def _draw(
     free: Sequence[Fact],
     claimed: Mapping[Role, Sequence[Fact]],
     chance: random.Random,
-    development_share: float,
-    held_back_share: float,
+    shares: Mapping[Role, float],
+    ties: Mapping[str, Sequence[str]],
 ) -> dict[Role, list[Fact]]:
     """Roles for the facts that have none, cluster by cluster; a cluster that another role has is left to be taught."""
-    theirs = {key for facts in claimed.values() for fact in facts for key in _keys(fact)}
-    clusters = _clusters(free)
-    open_to_all = [name for name, group in clusters.items() if theirs.isdisjoint(k for f in group for k in _keys(f))]
+
+    def keys(fact: Fact) -> list[str]:
+        return [*_keys(fact), *(f"d {document}" for document in ties.get(fact.id, ()))]
+
+    theirs = {key for facts in claimed.values() for fact in facts for key in keys(fact)}
+    clusters = _clusters(free, ties)
+    open_to_all = [name for name, group in clusters.items() if theirs.isdisjoint(k for f in group for k in keys(f))]
     order = sorted(open_to_all)
     chance.shuffle(order)
     exemplars = set() if claimed[Role.EXEMPLAR] else _reserve(clusters, order)
     rest = [name for name in order if name not in exemplars]
-    development = 0 if claimed[Role.DEVELOPMENT] else round(development_share * len(rest))
-    held_back = 0 if claimed[Role.HELD_BACK] else round(held_back_share * len(rest))
     role_of = dict.fromkeys(exemplars, Role.EXEMPLAR)
-    role_of |= dict.fromkeys(rest[:development], Role.DEVELOPMENT)
-    role_of |= dict.fromkeys(rest[development : development + held_back], Role.HELD_BACK)
+    start = 0
+    for role, share in shares.items():
+        count = 0 if claimed[role] else round(share * len(rest))
+        role_of |= dict.fromkeys(rest[start : start + count], role)
+        start += count
     drawn: dict[Role, list[Fact]] = defaultdict(list)
     for name, group in clusters.items():
         drawn[role_of.get(name, Role.TARGET)] += group
@@ -155,8 +175,8 @@ def _oversize(size: int, quota: int) -> int:
     return size if size > quota else 0
 
 
-def _clusters(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
-    """Facts that must stay together: of one subject, or asked by the same question."""
+def _clusters(facts: Sequence[Fact], ties: Mapping[str, Sequence[str]]) -> dict[str, list[Fact]]:
+    """Facts that must stay together: of one subject, asked by the same question, or told by one document."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -168,6 +188,8 @@ def _clusters(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
     for fact in facts:
         subject, question = _keys(fact)
         parent[root(question)] = root(subject)
+        for document in ties.get(fact.id, ()):
+            parent[root(f"d {document}")] = root(subject)
     groups: dict[str, list[Fact]] = defaultdict(list)
     for fact in facts:
         groups[root(_keys(fact)[0])].append(fact)

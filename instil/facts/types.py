@@ -239,6 +239,11 @@ class Corpus(Sequence[Document]):
     def __iter__(self) -> Iterator[Document]:
         return iter(self._documents)
 
+    def __add__(self, other: Iterable[Document]) -> Corpus:
+        """Both, each document once, in order of first appearance."""
+        merged = {document.id: document for document in (*self._documents, *other)}
+        return Corpus(merged.values())
+
     def __repr__(self) -> str:
         return f"Corpus({len(self)} documents)"
 

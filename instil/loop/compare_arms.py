@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from instil.errors import InputError
-from instil.methods import NAMES, get
+from instil.methods import NAMES
 
 ADDITIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "replay": {"replay_ratio": 0.2},
@@ -30,7 +30,7 @@ RATES: Final[Mapping[str, float]] = {"lora": 10.0}
 """Low-rank adapters learn at about ten times the rate that suits all weights; a comparison at one rate would decide
 the matter beforehand. Applied to the common learning rate unless the arm sets its own."""
 
-PUBLISHED: Final = ("sft", "sft+replay", "sft+kl", "sft+lora", "sft+osf", "cpt", "gradual")
+PUBLISHED: Final = ("sft", "sft+replay", "sft+kl", "sft+lora", "sft+osf", "gradual", "cpt", "cpt_sft", "mixed", "pit")
 """The published comparison arms."""
 
 
@@ -182,8 +182,3 @@ def _default_rate() -> float:
     from instil.training import TrainConfig
 
     return TrainConfig().learning_rate
-
-
-def needs_of(arm: Arm) -> tuple[str, ...]:
-    """What the arm's method cannot do without, such as documents."""
-    return get(arm.method).needs

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
-from instil.loop.compare_arms import Arm, needs_of
+from instil.loop.compare_arms import Arm
 from instil.loop.documents import refuse_facts_only
-from instil.loop.inputs import Inputs, parse_budget, read_config, read_inputs, with_shortcuts
+from instil.loop.inputs import Inputs, parse_budget, read_config, read_inputs, refuse_lacking, with_shortcuts
 from instil.methods import get
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def read_plan(
     dtype: str,
     device: str,
     keep_models: bool,
+    practice_share: float | None = None,
 ) -> Plan:
     """Resolve and check everything that `compare` was given, every arm's settings included.
 
@@ -105,6 +106,7 @@ def read_plan(
         adapter=None,
         dtype=dtype,
         device=device,
+        practice_share=practice_share,
     )
     numbers = tuple(range(seed, seed + seeds))
     trials = []
@@ -136,11 +138,12 @@ def _settings(arm: Arm, common: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 def _check_data(arm: Arm, settings: Mapping[str, Any], base: Inputs) -> None:
     """What would otherwise only be found when the arm's turn has come."""
+    method = get(arm.method)
     if base.cloze is not None:
-        refuse_facts_only(get(arm.method), f"arm {arm.name}")
-    if "documents" in needs_of(arm) and not len(base.documents):
-        raise InputError(f"arm {arm.name} needs documents", field="--documents", found="none")
-    stops = getattr(get(arm.method).settings(with_shortcuts(settings, seed=0, adapter=None)), "early_stop", False)
+        refuse_facts_only(method, f"arm {arm.name}")
+    own = method.settings(with_shortcuts(settings, seed=0, adapter=None))
+    refuse_lacking(method, own, base.lesson_roles, f"arm {arm.name}")
+    stops = getattr(own, "early_stop", False)
     if stops and not len(base.roles[Role.DEVELOPMENT]):
         raise InputError(f"arm {arm.name}: early stop needs development facts", field="development", found="none")
 

@@ -129,6 +129,7 @@ def compare(
     seed: int = 0,
     roles: Mapping[Role, FactSet] | None = None,
     general: Sequence[str] | None = None,
+    practice_share: float | None = None,
     dtype: str = "auto",
     device: str = "auto",
     keep_models: bool = True,
@@ -150,12 +151,13 @@ def compare(
         seeds: how many; they are numbered from `seed`.
         out: an empty or new folder.
         budget: operations that each run may spend. By default what the arm that trains longest is estimated to need.
-        documents: for methods that learn from text.
+        documents: for methods that learn from text. The questions about them are asked and never trained on.
         config: settings common to all arms, with optional sections `probe` and `exam`; a mapping or a YAML file.
         resume: go on with an unfinished comparison in `out`; runs that failed are tried again, finished ones are not.
         seed: of roles, exemplars and exam, and the first of the runs' seeds.
         roles: facts by role, where they do not come from `facts`.
         general: texts for perplexity.
+        practice_share: of the subjects without a role, how many become practice; see `instil.loop.teach`.
         keep_models: keep every run's `model/`; otherwise it is removed after its exam.
         progress: is told (what, done, total or None).
         dry_run: change nothing, and return the estimated time, memory and disk.
@@ -185,7 +187,10 @@ def compare(
         dtype=dtype,
         device=device,
         keep_models=keep_models,
+        practice_share=practice_share,
     )
+    if len(plan.base.documents):
+        tell(plan.base.in_words(), 0, None)
     if dry_run:
         return forecast(plan)
     with alone_in(folder.path):

@@ -158,7 +158,7 @@ class _Now:
         self._practised = _subjects(roles[Role.PRACTICE]) | _subjects(roles[Role.KNOWN])
         self._asked = {words(fact.question): role for role in ASKED_NOW for fact in roles[role]}
         guard = Wordings(questions)
-        self._written = {words(wording) for doc in inputs.documents for wording in guard.in_text(doc.text)}
+        self._written = {words(wording) for text in inputs.texts for wording in guard.in_text(text)}
 
     def why_not(self, fact: Fact) -> str | None:
         """Why a fact of an earlier lesson is not asked again; None when it is."""

@@ -77,9 +77,7 @@ def estimate(inputs: Inputs, states: int = 1, earlier: Sequence[Fact] = ()) -> E
     from instil.loop.run import exam_of
 
     exam, training = exam_of(inputs, FactSet(earlier)), training_of(inputs)
-    epochs = float(getattr(training.config, "epochs", 1))
-    taught = sum(training.lengths) * epochs * stages_of(inputs)
-    training_tokens = round(taught)
+    training_tokens = training.tokens
     training_flops = (8.0 if training.recomputes else 6.0) * training.passes * training.weights * training_tokens
     exam_flops = 2.0 * training.weights * (2 * exam_tokens(inputs, exam) + deciding_tokens(inputs))
     rate = measured_rate(str(inputs.model.model.device), inputs.model.dtype) * SHARE_OF_MATMUL_RATE
@@ -96,10 +94,6 @@ def estimate(inputs: Inputs, states: int = 1, earlier: Sequence[Fact] = ()) -> E
         memory=memory,
         disk=disk,
     )
-
-
-def stages_of(inputs: Inputs) -> int:
-    return 2 if inputs.method.name == "gradual" else 1
 
 
 def exam_tokens(inputs: Inputs, exam: Exam) -> int:
@@ -158,7 +152,7 @@ def memory_of(inputs: Inputs, training: Training) -> dict[str, int]:
 
 def disk_of(inputs: Inputs, training: Training, exam: Exam, states: int) -> tuple[dict[str, int], int]:
     """The parts of disk at the fullest moment, and how much of them stays."""
-    questions, stages = len(exam.items), stages_of(inputs)
+    questions, stages = len(exam.items), training.stages
     decided = len(inputs.roles[Role.TARGET]) * 2 if inputs.method.name == "gradual" else 0
     verdicts = len(inputs.roles[Role.TARGET]) + len(inputs.roles[Role.HELD_BACK])
     stay = {

@@ -14,6 +14,7 @@ from instil.facts import Role
 if TYPE_CHECKING:
     from instil.loop.inputs import Inputs
     from instil.model import LanguageModel
+    from instil.training import Example
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Training:
         trained: those that the optimiser has, adapters included.
         saved_bytes: of the weights as they are saved.
         tokenizer_bytes: of the tokenizer's file.
-        lengths: tokens of each example.
+        lengths: tokens of each example of a stage, the one with the most.
+        tokens: what is read in all stages and epochs.
+        stages: how many there are.
         activation_bytes: what the forward pass of the largest micro-batch keeps for the backward pass.
         recomputes: whether activations are computed again instead.
         passes: operations as a multiple of plain steps', for sharpness-aware ones.
@@ -43,13 +46,23 @@ class Training:
     passes: float
     sharpness_bytes: int
     config: Any
+    tokens: int
+    stages: int
 
 
 def training_of(inputs: Inputs) -> Training:
     """What a call would train."""
     lm, config = inputs.model, getattr(inputs.settings, "train", None)
     weights = sum(weight.numel() for weight in lm.model.parameters())
-    lengths, learned = _examples(inputs)
+    stages = _planned(inputs)
+    if stages:
+        tokens = [sum(map(len, examples)) * epochs for examples, epochs in stages]
+        most = max((examples for examples, _ in stages), key=lambda examples: sum(map(len, examples)))
+        lengths = [len(example) for example in most]
+        learned = sum(example.targets for example in most) / sum(lengths)
+    else:
+        lengths, learned = _examples(inputs)
+        tokens = [sum(lengths) * getattr(config, "epochs", 1)] * stages_of(inputs)
     backend = getattr(lm.tokenizer, "backend_tokenizer", None)
     trained, sharpness = _trained(lm.model, config), getattr(config, "sharpness", None)
     return Training(
@@ -63,7 +76,25 @@ def training_of(inputs: Inputs) -> Training:
         passes=sharpness.cost_multiple if sharpness is not None else 1.0,
         sharpness_bytes=_sharpness_bytes(lm, config, trained, lengths, learned) if sharpness is not None else 0,
         config=config,
+        tokens=sum(tokens),
+        stages=len(tokens),
     )
+
+
+def stages_of(inputs: Inputs) -> int:
+    """How many stages a method has at most."""
+    if inputs.method.plan is not None:
+        return len(inputs.method.plan(inputs.lesson_roles, inputs.settings))
+    return 2 if inputs.method.name == "gradual" else 1
+
+
+def _planned(inputs: Inputs) -> list[tuple[list[Example], int]]:
+    """The examples of each stage with their epochs, of a method that knows its stages beforehand."""
+    if inputs.method.plan is None:
+        return []
+    lm = inputs.model
+    stages = inputs.method.plan(inputs.lesson_roles, inputs.settings)
+    return [(stage.examples(lm.prompts, lm.context_window), stage.training.epochs) for stage in stages]
 
 
 def in_use(lm: LanguageModel) -> int:
@@ -125,12 +156,10 @@ class _Shape:
 
 
 def _examples(inputs: Inputs) -> tuple[list[int], float]:
-    """Tokens of each example, and the share of them that has a loss."""
-    prompts = inputs.model.prompts
-    if inputs.method.name == "cpt" or inputs.cloze is not None:
-        return [len(prompts.text_ids(document.text)) for document in inputs.documents] or [1], 1.0
-    answers = [len(prompts.answer_ids(fact.answers[0])) + 1 for fact in inputs.roles[Role.TARGET]]
-    questions = [len(prompts.question_ids(fact.question)) for fact in inputs.roles[Role.TARGET]]
+    """Tokens of each target question, and the share of them that has a loss."""
+    prompts, target = inputs.model.prompts, inputs.lesson_roles.target
+    answers = [len(prompts.answer_ids(fact.answers[0])) + 1 for fact in target]
+    questions = [len(prompts.question_ids(fact.question)) for fact in target]
     lengths = [question + answer for question, answer in zip(questions, answers, strict=True)]
     return lengths or [1], sum(answers) / max(1, sum(lengths))
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from instil.errors import InputError
-from instil.facts import Corpus, Document, FactSet, Role
+from instil.facts import Corpus, FactSet, Role
+from instil.facts.document_roles import DocumentPlan, plan_documents
 from instil.files import fingerprint
+from instil.lesson import Roles
 from instil.loop.documents import DocumentLesson, document_lesson, is_alone, refuse_facts_only
 from instil.loop.presets import Preset, for_size, named
 from instil.loop.settings import Given, checked, read_settings
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+LARGEST_PRACTICE_SHARE = 0.7
+"""Of the subjects: development and held-back facts take a quarter, and something is to be taught."""
+
 SCALES = {"": 1.0, "T": 1e12, "P": 1e15, "E": 1e18}
 
 
@@ -39,6 +44,9 @@ class Inputs:
         model: the model as it starts, at the precision it is examined in.
         roles: facts by role, disjoint by subject.
         documents: those that are taught.
+        practice_documents: those that the practice facts are about.
+        exam_only: ids of the target facts that a taught document tells: asked in the exam, never trained on.
+        guarded: those of them whose question stands in no document either.
         left_out: what was given and is not used, as (what, reason).
         same_subject: held-back facts about taught subjects, which the exam asks about and nobody teaches.
         own_questions: the user's own, for the exam.
@@ -62,6 +70,31 @@ class Inputs:
     own_questions: tuple[OwnQuestion, ...] = ()
     preset: Preset | None = None
     cloze: Mapping[str, Any] | None = None
+    practice_documents: Corpus = field(default_factory=lambda: Corpus(()))
+    exam_only: frozenset[str] = frozenset()
+    guarded: frozenset[str] = frozenset()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All documents that a method may train on."""
+        return tuple(document.text for document in (*self.documents, *self.practice_documents))
+
+    @property
+    def lesson_roles(self) -> Roles:
+        """What a method is given. Items that are made from documents are the exam's alone, and no method sees them."""
+        nothing = FactSet(())
+        return Roles(
+            target=self._taught_questions if self.cloze is None else nothing,
+            practice=self.roles[Role.PRACTICE],
+            known=self.roles[Role.KNOWN],
+            development=self.roles[Role.DEVELOPMENT] if self.cloze is None else nothing,
+            documents=self.documents,
+            practice_documents=self.practice_documents,
+        )
+
+    @property
+    def _taught_questions(self) -> FactSet:
+        return self.roles[Role.TARGET].where(lambda fact: fact.id not in self.exam_only)
 
     @property
     def facts_fingerprint(self) -> str:
@@ -75,6 +108,7 @@ class Inputs:
             "model_fingerprint": self.model.fingerprint,
             "facts_fingerprint": self.facts_fingerprint,
             "documents_fingerprint": self.documents.fingerprint,
+            **self._of_practice(),
             "general_fingerprint": fingerprint(self.general),
             "seed": self.seed,
             "budget": self.budget,
@@ -83,6 +117,21 @@ class Inputs:
             "exam": self.exam.model_dump(mode="json"),
             **({"preset": self.preset.name} if self.preset is not None else {}),
         }
+
+    def _of_practice(self) -> dict[str, Any]:
+        found = self.practice_documents
+        return {"practice_documents_fingerprint": found.fingerprint} if len(found) else {}
+
+    def in_words(self) -> str:
+        """Who plays which part, for a lesson that has documents."""
+        from instil.report.words import plural
+
+        counts = [f"{len(facts):,} {role.replace('_', ' ')}" for role, facts in self.roles.items() if len(facts)]
+        return (
+            f"documents: {len(self.documents):,} to be taught, {len(self.practice_documents):,} for practice; "
+            f"facts: {', '.join(counts)}; {plural(len(self.exam_only), 'target question')} about taught documents, "
+            "in the exam only"
+        )
 
 
 def _naming_places(read: Callable[P, Inputs]) -> Callable[P, Inputs]:
@@ -115,6 +164,7 @@ def read_inputs(
     device: str,
     report_to: Sequence[str] = (),
     preset: str | None = None,
+    practice_share: float | None = None,
 ) -> Inputs:
     """Resolve and check everything that `teach` was given.
 
@@ -148,20 +198,29 @@ def read_inputs(
     if facts is None and roles is None and documents is None:
         raise InputError("an exam needs questions", field="FACTS", found="none", expected="a file of facts")
     found = facts if isinstance(facts, FactSet) else FactSet.read(facts) if facts is not None else FactSet(())
-    learner: LanguageModel | None = None
     corpus = documents if isinstance(documents, Corpus) else Corpus.read(documents) if documents else Corpus(())
+    share = checked_share(practice_share)
+    learner: LanguageModel | None = None
     alone: DocumentLesson | None = None
+    guarded: frozenset[str] = frozenset()
     if is_alone(facts, roles, corpus):
         refuse_facts_only(recipe)
+        if share:
+            raise InputError(
+                "practice questions come from facts, and there are only documents", field="--practice-share"
+            )
         learner = loaded(model, dtype, device)
         alone = document_lesson(corpus, roles, learner, exam, probe, seed)
         exam, plan = alone.exam, alone.plan
-        taught, untaught = alone.taught, list[Document]()
+        parts = DocumentPlan(alone.taught, practice=Corpus(()), roles=plan.roles, exam_only=frozenset())
     else:
-        plan = plan_roles(found, seed=seed, given=roles or {})
-        if not len(plan.roles[Role.TARGET]):
+        plan = plan_roles(found, seed=seed, given=roles or {}, documents=corpus, practice_share=share)
+        target = plan.roles[Role.TARGET]
+        if not len(target):
             raise InputError("no fact is left to teach", field="role", found="0 facts of role target", expected="some")
-        taught, untaught = divide_documents(corpus, plan.roles)
+        parts = plan_documents(corpus, plan.roles)
+        plan, guarded = replace(plan, roles=parts.roles), unwritten(parts, target)
+    taught = parts.target
     same_subject = beside_the_target(found, plan, taught) if "same_subject" in exam.parts else FactSet(())
     asked_too = {f"{fact.id} (held_back): its subject" for fact in same_subject}
 
@@ -182,10 +241,14 @@ def read_inputs(
         ),
         *(() if alone is None else alone.left_out),
         *((line, "reading the documents") for line in corpus.left_out),
-        *((f"document {doc.id}", "it is about a fact that is held back from teaching") for doc in untaught),
+        *parts.left_out,
+        *(
+            (f"fact {fact}", "warning: its question stands in a taught document, so the exam asks what was trained on")
+            for fact in sorted(parts.exam_only - guarded)
+        ),
         *((line, "drawing exemplars") for line in exemplars.warnings),
     ]
-    return Inputs(
+    inputs = Inputs(
         model=learner,
         method=recipe,
         settings=settings,
@@ -202,7 +265,58 @@ def read_inputs(
         own_questions=read_questions(exam.questions) if exam.questions is not None else (),
         preset=start,
         cloze=None if alone is None else alone.counts,
+        practice_documents=parts.practice,
+        exam_only=parts.exam_only,
+        guarded=guarded,
     )
+    refuse_lacking(recipe, settings, inputs.lesson_roles, f"method {recipe.name}")
+    return inputs
+
+
+def refuse_lacking(method: Method, settings: BaseModel, roles: Roles, who: str) -> None:
+    """Refuse a method that needs data which the lesson has not.
+
+    Args:
+        who: is named, such as "method cpt".
+
+    Raises:
+        InputError: it has not.
+    """
+    held: dict[str, tuple[int, str, str, str]] = {
+        "documents": (len(roles.documents), "documents", "--documents", "texts to be taught"),
+        "practice": (
+            len(roles.practice),
+            "practice questions, about documents that are not the ones to be taught",
+            "--practice",
+            "facts of role practice, --practice FACTS, or --practice-share 0.4 of the subjects",
+        ),
+        "target": (
+            len(roles.target),
+            "questions to train on",
+            "--documents",
+            "target facts that no document tells: questions about taught documents are for the exam only",
+        ),
+    }
+    for need in method.needs:
+        count, what, option, expected = held[need]
+        if not count:
+            raise InputError(f"{who} needs {what}", field=option, found="none", expected=expected)
+    if method.plan is not None:
+        method.plan(roles, settings)
+
+
+def checked_share(share: float | None) -> float:
+    """Raises `InputError` when a share of practice subjects leaves none, or nothing to teach."""
+    if share is None:
+        return 0.0
+    if not 0 < share <= LARGEST_PRACTICE_SHARE:
+        raise InputError(
+            "the share of practice subjects leaves nothing for another role",
+            field="--practice-share",
+            found=str(share),
+            expected=f"more than 0, at most {LARGEST_PRACTICE_SHARE}",
+        )
+    return share
 
 
 def loaded(model: str | Path | LanguageModel, dtype: str, device: str) -> LanguageModel:
@@ -239,22 +353,14 @@ def with_shortcuts(
     return {**given, "train": train}
 
 
-def divide_documents(corpus: Corpus, roles: Mapping[Role, FactSet]) -> tuple[Corpus, list[Document]]:
-    """The documents that may be taught, and those that would give away a fact which must not be.
+def unwritten(parts: DocumentPlan, target: FactSet) -> frozenset[str]:
+    """Of the facts for the exam only, those whose question does not stand in a document, so is trained on nowhere."""
+    from instil.exam.leaks import Wordings, words
 
-    A document is tied to a fact by the fact's `documents`, or by their common subject.
-    """
-    guarded = [*roles[Role.HELD_BACK], *roles[Role.DEVELOPMENT], *roles[Role.EXEMPLAR]]
-    ids = {document for fact in guarded for document in fact.documents}
-    subjects = {fact.subject for fact in guarded if fact.subject is not None}
-    untaught = [doc for doc in corpus if doc.id in ids or (doc.subject is not None and doc.subject in subjects)]
-    away = {doc.id for doc in untaught}
-    taught = corpus.where(lambda doc: doc.id not in away)
-    if len(corpus) and not len(taught):
-        raise InputError(
-            "every document is about a fact that is held back", field="--documents", found=f"{len(corpus)}"
-        )
-    return taught, untaught
+    asked = {fact.id: words(fact.question) for fact in target.only(parts.exam_only)}
+    guard = Wordings(fact.question for fact in target.only(parts.exam_only))
+    written = {words(found) for text in (*parts.target, *parts.practice) for found in guard.in_text(text.text)}
+    return frozenset(fact for fact, said in asked.items() if said not in written)
 
 
 def beside_the_target(facts: FactSet, plan: RolePlan, documents: Corpus) -> FactSet:

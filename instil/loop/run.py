@@ -16,7 +16,7 @@ from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
 from instil.files import alone_in, fingerprint, read_sealed, refuse_broken, seal, write_json, write_sealed
 from instil.ledger import Ledger, seen_from
-from instil.lesson import Lesson, Roles, Tell
+from instil.lesson import Lesson, Tell
 from instil.loop import frames
 from instil.loop.earlier import Earlier, earlier_lessons, exemplars_for
 from instil.loop.folder import RunFolder, claimed, files_of, refuse_changed, refuse_foreign
@@ -110,6 +110,7 @@ def teach(
     device: str = "auto",
     report_to: Sequence[str] = (),
     preset: str | None = None,
+    practice_share: float | None = None,
     progress: Tell | None = None,
     dry_run: bool = False,
     keep_states: str = AFTER,
@@ -123,7 +124,8 @@ def teach(
             documents: the exam is made from their text (see `instil.exam.cloze`), and a part of them is never taught.
         method: one of `instil.methods.NAMES`.
         out: an empty or new folder.
-        documents: texts to be taught. Those about held-back facts are left out, and listed.
+        documents: texts to be taught. Those about held-back facts are left out, and listed. The target questions about
+            the others are asked in the exam and never trained on. See `instil.facts.document_roles`.
         config: settings of the method, with optional sections `probe` and `exam`; a mapping or a YAML file.
         budget: compute that teaching may spend, in floating-point operations ("3 PFLOP").
         ledger: the folder of the durable record; `out/ledger` unless an earlier lesson's goes on. When the model is a
@@ -135,6 +137,8 @@ def teach(
         adapter: "lora" trains a low-rank adapter, "osf" an orthogonal subspace; merged into the saved weights.
         report_to: trackers of the Trainer: "tensorboard", "wandb", "trackio"; what they write is in `out/tracking`.
         preset: fill up settings that are not given, by the model's size: "0.6b", …, or "auto".
+        practice_share: of the subjects that have no role, how many become practice: documents with questions, for
+            methods that learn how to be asked.
         progress: is told (what, done, total or None).
         dry_run: change nothing, and return the estimated time, memory and disk.
         keep_states: which states of the model stay on disk: "after" (the taught model, in `out/model`), "stages" (the
@@ -164,7 +168,10 @@ def teach(
         device=device,
         report_to=report_to,
         preset=preset,
+        practice_share=practice_share,
     )
+    if len(inputs.documents):
+        tell(inputs.in_words(), 0, None)
     if inputs.preset is not None:
         tell(str(inputs.preset), 0, None)
     if dry_run:
@@ -242,7 +249,7 @@ class Run:
         self.record_state("after", last, len(lesson.stages) + 1, taught.fingerprint, self.folder.model)
 
         after = self.sit(exam, taught, "after", start=before)
-        verdicts = exams.verdicts(exam, before, after)
+        verdicts = exams.verdicts(exam, before, after, self.inputs.exam_only)
         self.record("verdicts", [verdict.to_row() for verdict in verdicts], "verdicts")
         self.record("costs", self.costs(), "costs")
         summary = summarise(self, exam, before, after, verdicts, taught)
@@ -311,17 +318,9 @@ class Run:
 
     def lesson(self, exam: exams.Exam) -> Lesson:
         inputs = self.inputs
-        roles = Roles(
-            # Items that are made from documents are the exam's alone, and no method sees them.
-            target=inputs.roles[Role.TARGET] if inputs.cloze is None else NO_FACTS,
-            practice=inputs.roles[Role.PRACTICE],
-            known=inputs.roles[Role.KNOWN],
-            development=inputs.roles[Role.DEVELOPMENT] if inputs.cloze is None else NO_FACTS,
-            documents=inputs.documents,
-        )
         return Lesson(
             inputs.model,
-            roles,
+            inputs.lesson_roles,
             inputs.exemplars,
             folder=self.folder.work / "lesson",
             run_id=self.run_id,
@@ -332,7 +331,7 @@ class Run:
             record=lambda table, rows, key: self.ledger.append(table, list(rows), key=key),
             tell=self.tell,
             tracking=self.folder.tracking,
-            guard=lambda texts: exams.assert_not_taught(exam, texts),
+            guard=lambda texts: exams.assert_not_taught(exam, texts, exam_only=inputs.guarded),
             keep=self.keep_stage,
         )
 
@@ -434,7 +433,7 @@ def exam_of(inputs: Inputs, earlier: FactSet = NO_FACTS) -> exams.Exam:
         probe_config=inputs.probe,
         exemplar_facts=inputs.roles[Role.EXEMPLAR],
         same_subject=inputs.same_subject,
-        taught_texts=[document.text for document in inputs.documents],
+        taught_texts=inputs.texts,
         own_questions=inputs.own_questions,
         others=inputs.roles[Role.KNOWN] + inputs.roles[Role.PRACTICE],
         fits=lambda question: too_long(inputs.model, question.text, question.answers) is None,

@@ -72,8 +72,9 @@ def state_bytes(inputs: Inputs) -> int:
 
 def states_kept(inputs: Inputs, keep: str) -> int:
     """How many states stay on disk; an upper bound for a method that may end before its last stage."""
-    stages = 2 if inputs.method.name == "gradual" else 1
-    return 1 + (stages if keep in (STAGES, ALL) else 0) + (keep == ALL)
+    from instil.loop.footprint import stages_of
+
+    return 1 + (stages_of(inputs) if keep in (STAGES, ALL) else 0) + (keep == ALL)
 
 
 def kept_in_words(inputs: Inputs, keep: str) -> str:

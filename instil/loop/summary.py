@@ -43,6 +43,8 @@ def about_call(inputs: Inputs, exam: Exam) -> dict[str, Any]:
             "facts": {role.value: len(facts) for role, facts in inputs.roles.items()},
             "documents": len(inputs.documents),
             **({"cloze": dict(inputs.cloze)} if inputs.cloze is not None else {}),
+            "practice_documents": len(inputs.practice_documents),
+            "exam_only": len(inputs.exam_only),
         },
     }
 
@@ -83,7 +85,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of `summary.json`, plain values only."""
     known = set_up(run, exam)
-    figures = exams.headline(exam, before, after, verdicts)
+    figures = exams.headline(exam, before, after, verdicts, run.inputs.exam_only)
     warnings = foreign_texts(figures, len(run.inputs.model.tokenizer))
     if warnings:
         figures |= {name: replace(figures[name], reason=FOREIGN) for name in figures if name.startswith("perplexity")}

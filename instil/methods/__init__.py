@@ -1,12 +1,13 @@
 """Published methods, one folder each: code, typed config, card.
 
 A method is a module with `Config` (pydantic), `teach(lesson, config)` and `SUMMARY`, one line for the list; its card is
-the `README.md` beside it. Nothing is imported until a method is asked for.
+the `README.md` beside it. One that knows its stages beforehand has `plan(roles, config)` too, which a dry run reads and
+`teach` follows. Nothing is imported until a method is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ from instil.errors import InputError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from instil.lesson import Lesson
+    from instil.lesson import Lesson, Roles
+    from instil.training import Stage
 
-NAMES = ("sft", "cpt", "gradual")
+NAMES = ("sft", "gradual", "cpt", "cpt_sft", "mixed", "pit")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Method:
         summary: one line.
         config: the pydantic class of its settings.
         teach: the recipe; it changes the lesson's model through the lesson's verbs and returns nothing.
-        needs: what it cannot do without, beside target facts: "documents". A module says so as `NEEDS`.
+        needs: what it cannot do without: "target" (questions to train on), "documents", "practice" (questions about
+            other documents). A module says so as `NEEDS`.
+        plan: its stages, where they do not depend on what a probe finds.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Method:
     config: type[BaseModel]
     teach: Callable[[Lesson, Any], None]
     needs: tuple[str, ...] = ()
+    plan: Callable[[Roles, Any], Sequence[Stage]] | None = None
 
     @property
     def card(self) -> str:
@@ -73,4 +78,5 @@ def get(name: str) -> Method:
     if name not in NAMES:
         raise InputError("there is no such method", field="method", found=repr(name), expected=" | ".join(NAMES))
     module = import_module(f"instil.methods.{name}.method")
-    return Method(name, module.SUMMARY, module.Config, module.teach, getattr(module, "NEEDS", ()))
+    needs, plan = getattr(module, "NEEDS", ()), getattr(module, "plan", None)
+    return Method(name, module.SUMMARY, module.Config, module.teach, needs, plan)

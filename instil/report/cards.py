@@ -21,6 +21,11 @@ class _Card:
 _CARDS = (
     _Card("acquired", "New facts learned", "facts it did not know and was taught: known now, as they were worded"),
     _Card("acquired_reworded", "Learned in other words", "the same facts, known in most wordings never trained on"),
+    _Card(
+        "acquired_from_documents",
+        "Learned from documents",
+        "facts that a taught document tells; no question trained on",
+    ),
     _Card("retained", "Old knowledge kept", "facts it knew and was not taught: still known"),
     _Card("earlier_retained", "Earlier lessons kept", "facts that earlier lessons taught and it knew: still known"),
     _Card("made_up", "Made up", "facts never taught nor known: answered wrongly, with confidence"),

@@ -248,9 +248,9 @@ def _perplexity(figure: Mapping[str, Any]) -> str:
 
 @cache
 def _meanings() -> Mapping[str, str]:
-    from instil.exam.figures import FIGURES
+    from instil.exam.figures import DOCUMENT_FIGURES, FIGURES
 
-    return FIGURES
+    return {**FIGURES, **DOCUMENT_FIGURES}
 
 
 def figure_meaning(name: str) -> str | None:

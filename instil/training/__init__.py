@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from instil.training.config import ADAPTERS, Budget, LoraSettings, OsfSettings, TrainConfig
 from instil.training.examples import Example, count_split, document_examples, question_example
 from instil.training.sharpness import SharpnessConfig
+from instil.training.stages import Arrangement, Balance, Stage
 from instil.training.stopping import Decision, Progress, Stop, no_longer_improving
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _LATER = {
 
 __all__ = [
     "ADAPTERS",
+    "Arrangement",
+    "Balance",
     "Budget",
     "Decision",
     "Example",
@@ -41,6 +44,7 @@ __all__ = [
     "OsfSettings",
     "Progress",
     "SharpnessConfig",
+    "Stage",
     "Step",
     "Stop",
     "TrainConfig",

@@ -49,7 +49,8 @@ class Windows(Dataset[Window]):
 
     def __init__(self, examples: Sequence[Example], config: TrainConfig) -> None:
         self.lengths = [len(example) for example in examples]
-        self._plan = partial(epoch_windows, self.lengths, seed=config.seed, **config.window)
+        phases = [example.phase for example in examples]
+        self._plan = partial(epoch_windows, self.lengths, seed=config.seed, phases=phases, **config.window)
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:

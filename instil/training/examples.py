@@ -32,6 +32,8 @@ class Example:
             loss. Never shifted: `labels[t]` is predicted from `input_ids[:t]`, so `labels[0]` must be -100.
         key: the document or fact it comes from. Copies share it, and examples that share it never share a packed row.
         weight: factor on the loss of each of its target tokens; the window's loss is the weighted mean.
+        phase: in every epoch, all examples of a lower phase are trained on before those of a higher one; no window
+            holds two phases.
 
     Raises:
         ValueError: the lengths differ, the first token has a label, or the weight is not positive.
@@ -41,6 +43,7 @@ class Example:
     labels: tuple[int, ...]
     key: str
     weight: float = 1.0
+    phase: int = 0
 
     def __post_init__(self) -> None:
         if len(self.input_ids) != len(self.labels):

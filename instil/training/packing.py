@@ -18,7 +18,13 @@ Row = tuple[int, ...]
 
 
 def epoch_windows(
-    lengths: Sequence[int], *, seed: int, epoch: int, batch_size: int | None = None, batch_tokens: int | None = None
+    lengths: Sequence[int],
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int | None = None,
+    batch_tokens: int | None = None,
+    phases: Sequence[int] = (),
 ) -> list[tuple[int, ...]]:
     """The shuffled examples of one epoch, cut into windows of nearly equal size.
 
@@ -27,6 +33,8 @@ def epoch_windows(
 
     Args:
         lengths: tokens of each example.
+        phases: of each example; lower ones come first in every epoch, and each is shuffled and cut by itself. None
+            given: all are of one phase.
 
     Returns:
         Indices into `lengths`; every example occurs exactly once.
@@ -36,14 +44,30 @@ def epoch_windows(
     """
     if (batch_size is None) == (batch_tokens is None):
         raise ValueError("give batch_size or batch_tokens")
-    order = list(range(len(lengths)))
-    random.Random(f"{seed} epoch {epoch}").shuffle(order)
+    named = sorted(set(phases))
+    if len(named) < 2:
+        return _cut(range(len(lengths)), lengths, f"{seed} epoch {epoch}", batch_size, batch_tokens)
+    members: dict[int, list[int]] = {phase: [] for phase in named}
+    for index, phase in enumerate(phases):
+        members[phase].append(index)
+    return [
+        window
+        for phase in named
+        for window in _cut(members[phase], lengths, f"{seed} epoch {epoch} phase {phase}", batch_size, batch_tokens)
+    ]
+
+
+def _cut(
+    members: Sequence[int], lengths: Sequence[int], seed: str, batch_size: int | None, batch_tokens: int | None
+) -> list[tuple[int, ...]]:
+    order = list(members)
+    random.Random(seed).shuffle(order)
     if batch_size is not None:
         count = -(-len(order) // batch_size)
         cuts = [round(index * len(order) / count) for index in range(count + 1)]
         return [tuple(order[start:end]) for start, end in pairwise(cuts)]
     assert batch_tokens is not None
-    total = sum(lengths)
+    total = sum(lengths[index] for index in order)
     count = max(1, min(len(order), round(total / batch_tokens)))
     windows: list[list[int]] = [[] for _ in range(count)]
     filled = current = 0

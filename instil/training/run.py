@@ -174,7 +174,7 @@ def _identity(
             budget.model_dump_json() if budget else "",
             repr(objective.describe()) if objective else "",
             getattr(step, "__name__", type(step).__name__),
-            *(repr((e.input_ids, e.labels, e.key, e.weight)) for e in examples),
+            *(repr((e.input_ids, e.labels, e.key, e.weight, *([e.phase] if e.phase else []))) for e in examples),
         ]
     )
 

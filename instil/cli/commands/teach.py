@@ -24,6 +24,7 @@ from instil.cli.options import (
     Model,
     Out,
     Practice,
+    PracticeShare,
     RemoteCode,
     Resume,
     Set,
@@ -74,6 +75,7 @@ def teach(
     exemplars: Exemplars = None,
     held_back: HeldBack = None,
     practice: Practice = None,
+    practice_share: PracticeShare = None,
     general: General = None,
     ledger: Annotated[
         Path | None, typer.Option("--ledger", metavar="DIR", help="Go on with this ledger; DIR/ledger when left out.")
@@ -130,6 +132,7 @@ def teach(
             resume=resume,
             seed=terminal.seed,
             roles=roles or None,
+            practice_share=practice_share,
             general=texts,
             adapter=adapter,
             dtype=dtype,

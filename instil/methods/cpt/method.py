@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from instil.errors import InputError
-from instil.lesson import Lesson
-from instil.training import TrainConfig
+from instil.lesson import Lesson, Roles
+from instil.training import Stage, TrainConfig
 
 SUMMARY = "continued pre-training on documents, loss on every token"
 NEEDS = ("documents",)
@@ -20,7 +19,9 @@ class Config(BaseModel):
     train: TrainConfig = Field(default_factory=TrainConfig, description="how the stage is trained")
 
 
+def plan(roles: Roles, config: Config) -> list[Stage]:
+    return [Stage("continued pre-training", config.train, documents=roles.documents)]
+
+
 def teach(lesson: Lesson, config: Config) -> None:
-    if not len(lesson.documents):
-        raise InputError("continued pre-training needs documents", field="--documents", found="none")
-    lesson.train(documents=lesson.documents, stage="continued pre-training", config=config.train)
+    lesson.follow(plan(lesson.roles, config))

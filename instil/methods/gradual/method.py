@@ -11,6 +11,7 @@ from instil.probe import Category, MasteryMap
 from instil.training import TrainConfig
 
 SUMMARY = "stage 1 on MaybeKnown facts, probe again, stage 2 on what rose as well, with replay of mastered facts"
+NEEDS = ("target",)
 
 
 class Config(BaseModel):

@@ -10,6 +10,7 @@ from instil.probe import Category
 from instil.training import TrainConfig
 
 SUMMARY = "fine-tuning on questions; replay of known facts and a KL term to the starting model as options"
+NEEDS = ("target",)
 
 
 class Config(BaseModel):

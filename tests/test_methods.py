@@ -29,6 +29,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "cpt, then sft": ("cpt_sft", {"train": SMALL, "go_on_reading": True}),
     "mixed": ("mixed", {"train": SMALL, "balance": "tokens"}),
     "pit, questions in front": ("pit", {"train": SMALL, "arrangement": "before-grouped", "practice_epochs": 2}),
+    "generalize": ("generalize", {"train": SMALL, "copies": 2, "question_copies": 1}),
     "gradual": ("gradual", {"train": TRAIN}),
     "gradual with LoRA": ("gradual", {"train": LORA, "early_stop": False}),
 }
@@ -119,5 +120,5 @@ def test_every_method_has_a_card_and_described_settings() -> None:
 
 
 def test_unknown_method_is_refused() -> None:
-    with pytest.raises(InputError, match=r"sft \| gradual \| cpt \| cpt_sft \| mixed \| pit"):
+    with pytest.raises(InputError, match=r"sft \| gradual \| cpt \| cpt_sft \| mixed \| pit \| generalize"):
         get("osmosis")

@@ -30,7 +30,19 @@ RATES: Final[Mapping[str, float]] = {"lora": 10.0}
 """Low-rank adapters learn at about ten times the rate that suits all weights; a comparison at one rate would decide
 the matter beforehand. Applied to the common learning rate unless the arm sets its own."""
 
-PUBLISHED: Final = ("sft", "sft+replay", "sft+kl", "sft+lora", "sft+osf", "gradual", "cpt", "cpt_sft", "mixed", "pit")
+PUBLISHED: Final = (
+    "sft",
+    "sft+replay",
+    "sft+kl",
+    "sft+lora",
+    "sft+osf",
+    "gradual",
+    "cpt",
+    "cpt_sft",
+    "mixed",
+    "pit",
+    "generalize",
+)
 """The published comparison arms."""
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from instil.lesson import Lesson, Roles
     from instil.training import Stage
 
-NAMES = ("sft", "gradual", "cpt", "cpt_sft", "mixed", "pit")
+NAMES = ("sft", "gradual", "cpt", "cpt_sft", "mixed", "pit", "generalize")
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def test_invariant_6_no_question_about_a_taught_document_is_in_any_stage(name: s
     assert len(found.practice_documents) == len(found.roles[Role.PRACTICE]) > 5
     for stage in found.method.plan(found.lesson_roles, found.settings):
         assert {fact.role for fact in stage.questions} <= {Role.PRACTICE}
-        assert {document.id for document in stage.documents} <= {
+        assert {document.original for document in stage.documents} <= {
             document.id for document in (*found.documents, *found.practice_documents)
         }
     assert f"{len(found.exam_only)} target questions about taught documents, in the exam only" in found.in_words()

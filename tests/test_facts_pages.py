@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import shutil
+import subprocess
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -182,3 +186,31 @@ def test_a_folder_is_read_whole_and_in_order(tmp_path: Path) -> None:
     assert len(corpus.left_out) == 3
     assert all(name in told for name in ("table.xlsx", "broken.txt", "around"))
     assert list(Corpus.read(tmp_path)) == list(corpus)
+
+
+@pytest.mark.slow
+def test_a_pdf_as_a_browser_prints_it_has_every_word_in_order(tmp_path: Path) -> None:
+    """A PDF that no test has written by hand: fonts, ligatures, pages and line breaks are those of Chromium."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    chance = random.Random(0)
+    syllables = ("fi", "ffa", "flo", "ran", "té", "ßu", "mo", "Ki", "ves", "dun")
+    words = ["".join(chance.choices(syllables, k=chance.randint(2, 4))) for _ in range(1_200)]
+    paragraphs = [" ".join(words[start : start + 60]) + "." for start in range(0, len(words), 60)]
+    body = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs)
+    page = tmp_path / "page.html"
+    page.write_text(f"<meta charset=utf-8><title>Fifty floes</title>{body}", encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    printing = [
+        chromium,
+        *options,
+        f"--user-data-dir={tmp_path / 'browser'}",
+        f"--print-to-pdf={tmp_path / 'page.pdf'}",
+    ]
+    subprocess.run([*printing, page.as_uri()], check=True, capture_output=True, timeout=120)
+    (document,) = Corpus.read(tmp_path / "page.pdf")
+    assert document.title == "Fifty floes"
+    assert unicodedata.normalize("NFKC", document.text).split() == " ".join(paragraphs).split()
+    # A paragraph whose last line is full runs into the next one: a PDF does not say where one ends.
+    assert document.text.count("\n\n") >= 10

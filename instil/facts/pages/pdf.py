@@ -22,6 +22,9 @@ FULL_LINE: Final = 0.75
 HEAD_PAGES: Final = 4
 """From so many pages on, a first or last line that stands on more than half of them is a running head."""
 
+LIGATURES: Final = str.maketrans({"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"})
+"""Shapes of print, not letters: a word that holds one would never be the word of a question."""
+
 _NO_TITLE = re.compile(
     r"(?:untitled|microsoft word.*|.*\.(?:docx?|tex|dvi|indd|pdf|rtf|odt)|document ?\d*|title)", re.I
 )
@@ -36,6 +39,7 @@ def read(data: bytes, file: Path, note: Callable[[Fault], None]) -> Page:
         InputError: pypdf is missing, the file is encrypted or damaged, or no page of it holds text.
     """
     pages, title = extracted(data, file)
+    pages = [(text.translate(LIGATURES), pictures) for text, pictures in pages]
     for number, (text, pictures) in enumerate(pages, 1):
         if not text.strip():
             if not any(other.strip() for other, _ in pages):

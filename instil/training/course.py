@@ -149,6 +149,8 @@ class Course(TrainerCallback):
             report_to=list(config.report_to) or "none",
             logging_strategy="steps" if config.report_to else "no",
             logging_steps=config.log_every,
+            # A stage may have fewer steps than that, and a tracker would be told no loss at all.
+            logging_first_step=bool(config.report_to),
             logging_nan_inf_filter=False,
             save_strategy="no",
             disable_tqdm=True,

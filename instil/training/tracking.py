@@ -18,7 +18,7 @@ TRACKERS: Final[Mapping[str, tuple[str, str]]] = {
 }
 """The names that `--report-to` takes: the package each needs, and how to get it."""
 
-FOLDERS: Final = {"TENSORBOARD_LOGGING_DIR": "tensorboard", "WANDB_DIR": "wandb"}
+FOLDERS: Final = {"TENSORBOARD_LOGGING_DIR": "tensorboard", "WANDB_DIR": "wandb", "TRACKIO_DIR": "trackio"}
 """Environment variables by which a tracker is told its folder; one that is set already is left as it is."""
 
 

@@ -17,6 +17,7 @@ from instil.answers import normalise
 from instil.errors import InputError
 from instil.facts.document_roles import documents_of, with_roles_of_documents
 from instil.facts.faults import shown
+from instil.facts.together import Together
 from instil.facts.types import Corpus, Fact, FactSet, Role
 
 PRECEDENCE = (Role.TARGET, Role.EXEMPLAR, Role.HELD_BACK, Role.DEVELOPMENT, Role.PRACTICE, Role.KNOWN)
@@ -177,22 +178,15 @@ def _oversize(size: int, quota: int) -> int:
 
 def _clusters(facts: Sequence[Fact], ties: Mapping[str, Sequence[str]]) -> dict[str, list[Fact]]:
     """Facts that must stay together: of one subject, asked by the same question, or told by one document."""
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while (above := parent.setdefault(key, key)) != key:
-            parent[key] = parent[above]
-            key = above
-        return key
-
+    together = Together()
     for fact in facts:
         subject, question = _keys(fact)
-        parent[root(question)] = root(subject)
+        together.tie(question, subject)
         for document in ties.get(fact.id, ()):
-            parent[root(f"d {document}")] = root(subject)
+            together.tie(f"d {document}", subject)
     groups: dict[str, list[Fact]] = defaultdict(list)
     for fact in facts:
-        groups[root(_keys(fact)[0])].append(fact)
+        groups[together.root(_keys(fact)[0])].append(fact)
     return dict(groups)
 
 

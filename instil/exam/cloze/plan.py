@@ -15,6 +15,7 @@ from instil.exam.config import CLOZE_KINDS, ClozeConfig, ExamConfig
 from instil.exam.leaks import words
 from instil.facts import Corpus, Document, Fact, FactSet, Role
 from instil.facts.splitting import split_corpus
+from instil.facts.together import Together
 from instil.files import fingerprint
 
 RELATIONS: Final = {f"cloze: {kind}": kind for kind in CLOZE_KINDS}
@@ -131,19 +132,12 @@ def _units(corpus: Corpus, config: ClozeConfig) -> tuple[Corpus, dict[str, str]]
 
 def _groups(units: Corpus, *, by_subject: bool) -> dict[str, str]:
     """Id to group. Copies, word for word, are one group with whatever they are copies of."""
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while (above := parent.setdefault(key, key)) != key:
-            parent[key] = parent[above]
-            key = above
-        return key
-
+    together = Together()
     for unit in units:
         own = f"subject {unit.subject}" if by_subject and unit.subject is not None else f"id {unit.id}"
-        parent[root(f"text {fingerprint([' '.join(words(unit.text))])}")] = root(own)
-        parent[root(f"id {unit.id}")] = root(own)
-    return {unit.id: root(f"id {unit.id}").partition(" ")[2] for unit in units}
+        together.tie(f"text {fingerprint([' '.join(words(unit.text))])}", own)
+        together.tie(f"id {unit.id}", own)
+    return {unit.id: together.root(f"id {unit.id}").partition(" ")[2] for unit in units}
 
 
 def _roles(units: Corpus, groups: Mapping[str, str], config: ClozeConfig, seed: int) -> dict[str, Role]:

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from instil.augment import FORMATS, Formatted, Level, Recipe, Sheet, copy_of, format_text, prove, recover, words
 from instil.augment.formats import Format, written_words
-from instil.augment.sentences import ends_sentence
 from instil.errors import RunFailed
 from instil.facts import Document
+from instil.facts.sentence_ends import ends_sentence
 from tests.augment_data import ADA, BEN, EDGES, hard_documents, hard_texts
 
 NAMES = list(FORMATS)

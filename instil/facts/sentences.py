@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from instil.facts.sentence_ends import ends_sentence
+
 Span = tuple[int, int]
 """Begin and end of a stretch of text, without the white space around it."""
 
@@ -16,81 +18,9 @@ longer line is a paragraph of its own."""
 HEADING_WORDS: Final = 12
 """A heading has at most so many words."""
 
-_ABBREVIATIONS: Final = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "st",
-        "sr",
-        "jr",
-        "rev",
-        "gen",
-        "col",
-        "lt",
-        "capt",
-        "sgt",
-        "gov",
-        "sen",
-        "rep",
-        "hon",
-        "no",
-        "nos",
-        "vs",
-        "etc",
-        "al",
-        "cf",
-        "ca",
-        "approx",
-        "fig",
-        "figs",
-        "eq",
-        "vol",
-        "ed",
-        "eds",
-        "pp",
-        "inc",
-        "ltd",
-        "co",
-        "corp",
-        "dept",
-        "est",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-        "mt",
-        "ft",
-        "e.g",
-        "i.e",
-        "u.s",
-        "u.k",
-        "a.d",
-        "b.c",
-        "a.m",
-        "p.m",
-        "ph.d",
-        "d.c",
-        "bros",
-        "op",
-        "cit",
-        "resp",
-        "incl",
-        "viz",
-    ]
-)
 _END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s)|[。！？]+["'”’»」』）]*""")
-_LAST_WORD = re.compile(r"[\w.&'’-]+$")
+_LAST_WORD = re.compile(r"\S+$")
+_NEXT_WORD = re.compile(r"\s*(\S+)")
 _GAP = re.compile(r"\n[ \t]*\n\s*")
 
 
@@ -119,22 +49,16 @@ def sentences(text: str, start: int = 0, end: int | None = None) -> Iterator[Spa
     end = len(text) if end is None else end
     begin = start
     for found in _END.finditer(text, start, end):
-        if found.group()[0] in ".!?…" and _goes_on(text, begin, found.start(), found.end()):
+        if found.group()[0] in ".!?…" and _goes_on(text, begin, found.end()):
             continue
         yield from _trimmed(text, begin, found.end())
         begin = found.end()
     yield from _trimmed(text, begin, end)
 
 
-def _goes_on(text: str, begin: int, stop: int, after: int) -> bool:
-    following = text[after : after + 40].lstrip()
-    if following[:1].islower():
-        return True
-    if text[stop] != ".":
-        return False
-    last = _LAST_WORD.search(text, max(begin, stop - 40), stop)
-    word = "" if last is None else last.group()
-    return word.lower() in _ABBREVIATIONS or (len(word) == 1 and word.isupper() and word != "I")
+def _goes_on(text: str, begin: int, after: int) -> bool:
+    word, following = _LAST_WORD.search(text, begin, after), _NEXT_WORD.match(text, after)
+    return word is not None and following is not None and not ends_sentence(word.group(), following.group(1))
 
 
 def _without_short_lines(text: str, start: int, end: int) -> Iterator[Span]:

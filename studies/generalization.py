@@ -1,0 +1,300 @@
+"""Formats and sharpness-aware minimization at equal compute: do documents become knowledge that can be asked for?
+
+    python -m studies.generalization --tune     learning rates and ρ, on development people
+    python -m studies.generalization            the cells, on worlds that nothing was tuned on
+    python -m studies.generalization --small    both in ten minutes, to see that it works; results under runs/
+    python -m studies.generalization --page     docs/results/generalization.md from the JSON
+
+Every cell is continued pre-training on one biography a person, then practice questions about people whom the base
+knows; then it is asked about the biographies, with questions that are never trained on. *AdamW* spends half of the
+budget, *AdamW, twice the compute* and *SAM* all of it: SAM's step costs two. A finished cell is not run again: an
+interrupted study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from instil.augment import FORMATS
+from instil.files import read_sealed, write_json, write_sealed
+from instil.loop.hardware import commit, hardware
+from studies.generalization_run import Cell, Tuned, run
+from studies.generalization_worlds import DEVELOPMENT, data, describe
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "generalization.json"
+TUNING = HERE / "results" / "generalization_tuning.json"
+WORK = Path("runs") / "generalization"
+
+AUGMENTED: dict[str, dict[str, Any]] = {
+    "plain": {"copies": 0},
+    "formats": {"copies": 4},
+    "permutation": {"formats": ("permutation",), "copies": 4},
+    "paraphrase": {"formats": ("paraphrase",), "copies": 4},
+}
+HALF, WHOLE, SAM = "AdamW", "AdamW, twice the compute", "SAM"
+
+
+def main_cells() -> list[Cell]:
+    found = []
+    for (name, settings), optimiser in product(AUGMENTED.items(), (HALF, WHOLE, SAM)):
+        found.append(
+            Cell(
+                name=f"{name}, {optimiser}",
+                settings=settings,
+                sharpness={"kind": "sam"} if optimiser == SAM else None,
+                compute=0.5 if optimiser == HALF else 1.0,
+            )
+        )
+    return found
+
+
+def further_cells() -> list[Cell]:
+    """What is looked at once: each takes rate and ρ of the main cell that it is nearest to."""
+
+    def plain(name: str, **settings: Any) -> Cell:
+        like = settings.pop("like", f"plain, {WHOLE}")
+        return Cell(name=name, like=like, **settings)
+
+    sharp = {
+        "SAM every 5th step": {"kind": "sam", "every": 5},
+        "LookSAM": {"kind": "looksam"},
+        "SAM, norm layers": {"kind": "sam", "perturb": "norms"},
+        "SAM, last half": {"kind": "sam", "start": 0.5},
+        "a random move": {"kind": "random"},
+    }
+    cells = [
+        plain("repetition", settings={"formats": ("repetition",), "copies": 4}),
+        plain("token noise", settings={"formats": ("repetition",), "copies": 4}, noise=0.1),
+        plain("shuffling", settings={"formats": ("shuffling",), "copies": 4}),
+        plain("full name", settings={"formats": ("fullname",), "copies": 4}),
+        plain("full name, permuted", settings={"formats": ("fullname+permutation",), "copies": 4}),
+        plain("formats and permutation", settings={"formats": tuple(f"permutation+{f}" for f in FORMATS), "copies": 8}),
+        plain("high learning rate", settings=AUGMENTED["plain"], rate_factor=2.0),
+        plain("pre-instruction tuning (pit++)", method="pit", settings={"practice_epochs": 1, "question_epochs": 1}),
+    ]
+    cells += [plain(f"only {name}", settings={"formats": (name,), "copies": 4}) for name in FORMATS]
+    cells += [
+        plain(f"{augmented}, {name}", settings=AUGMENTED[augmented], sharpness=kind, like=f"{augmented}, {SAM}")
+        for augmented in ("plain", "formats")
+        for name, kind in sharp.items()
+        if augmented == "plain" or name == "LookSAM"
+    ]
+    return cells
+
+
+class Plan(BaseModel):
+    """Sizes; all cells share them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    worlds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), description="of the main cells; each also the seed")
+    further_worlds: tuple[int, ...] = Field(default=(1, 2, 3), description="of the cells that are looked at once")
+    people: int = Field(default=36, description="taught in each world, a biography each")
+    wordings: int = Field(default=5, description="further biographies of each, for the paraphrase cells and contexts")
+    practice: int = Field(default=64, description="practice questions, about people whom the base knows")
+    known: int = Field(default=400, description="questions about other people whom the base was told of")
+    budget: float = Field(default=8e12, description="operations of a cell; the cells of half the compute have half")
+    batch: int = Field(default=16, description="documents a step")
+    points: int = Field(default=6, description="of the learning curve, over the whole budget")
+    rates: tuple[float, ...] = Field(default=(2.5e-4, 5e-4, 1e-3), description="learning rates tried")
+    rhos: tuple[float, ...] = Field(default=(0.15, 0.5, 1.5), description="ρ tried")
+    kept_worlds: tuple[int, ...] = Field(default=(1,), description="whose models along the curve are kept")
+
+
+SMALL = Plan(
+    worlds=(1,), further_worlds=(), people=12, wordings=4, practice=16, known=60, budget=4e11, points=2,
+    rates=(5e-4, 1e-3), rhos=(0.5,), kept_worlds=(),
+)  # fmt: skip
+
+
+class Job(BaseModel):
+    """One run of one cell."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cell: Cell
+    tuned: Tuned
+    world: int
+    plan: Plan
+
+    @property
+    def name(self) -> str:
+        tuned = f"{self.tuned.rate:g}" + ("" if self.tuned.rho is None else f"-{self.tuned.rho:g}")
+        return "".join(c if c.isalnum() else "-" for c in f"{self.cell.name}-{self.world}-{tuned}".replace(".", "_"))
+
+
+def work_through(jobs: Sequence[Job], work: Path, workers: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The results of the jobs in their order; several processes of one thread each, which is quicker than the other
+    way round with a model this small."""
+    work.mkdir(parents=True, exist_ok=True)
+    todo = [job for job in jobs if not file_of(job, work).exists()]
+    tell(f"{len(jobs)} runs, {len(jobs) - len(todo)} of them done")
+    if todo:
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=one_thread) as pool:
+            for number, line in enumerate(pool.map(work_on, todo, [work] * len(todo)), start=1):
+                tell(f"{number}/{len(todo)} {line}")
+    return [result_of(job, work) for job in jobs]
+
+
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def file_of(job: Job, work: Path) -> Path:
+    return work / f"{job.name}.json"
+
+
+def work_on(job: Job, work: Path) -> str:
+    plan = job.plan
+    found = run(
+        job.cell,
+        job.tuned,
+        data(job.world, people=plan.people, wordings=plan.wordings, practice=plan.practice, known=plan.known),
+        budget=plan.budget,
+        batch=plan.batch,
+        points=plan.points,
+        seed=job.world,
+        keep=work / "models" / job.name if job.world in plan.kept_worlds else None,
+    )
+    write_sealed(file_of(job, work), {"job": job.model_dump(mode="json"), **found})
+    right = [row["first"] for row in found["questions"]]
+    return f"{job.name}: {100 * sum(right) / len(right):.1f} % right, {found['seconds']:.0f} s"
+
+
+def result_of(job: Job, work: Path) -> dict[str, Any]:
+    found = read_sealed(file_of(job, work))
+    if found["job"] != job.model_dump(mode="json"):
+        raise SystemExit(f"{file_of(job, work)} is of another plan: remove {work}, or give another --work")
+    return found
+
+
+# --------------------------------------------------------------------- choosing
+
+
+def tune(plan: Plan, work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Each main cell with each rate, and SAM with each ρ, on development people; the best is chosen by `score`."""
+    jobs = [
+        Job(cell=cell, tuned=Tuned(rate=rate, rho=rho), world=DEVELOPMENT, plan=plan)
+        for cell in main_cells()
+        for rate, rho in product(plan.rates, plan.rhos if cell.sharpness else (None,))
+    ]
+    found = work_through(jobs, work, workers, tell)
+    tried: dict[str, list[dict[str, Any]]] = {}
+    for job, result in zip(jobs, found, strict=True):
+        tried.setdefault(job.cell.name, []).append(
+            {**job.tuned.model_dump(), "score": score(result), "loss": result["loss"], "flops": result["flops"],
+             "move_cosine": result["move_cosine"]}
+        )  # fmt: skip
+    return {
+        **about(plan, "--tune"),
+        "tried": tried,
+        "chosen": {
+            name: {key: max(rows, key=lambda row: row["score"])[key] for key in ("rate", "rho")}
+            for name, rows in tried.items()
+        },
+    }
+
+
+def score(result: dict[str, Any]) -> float:
+    """Right answers to the taught people's questions, the mean over all wordings."""
+    rows = result["questions"]
+    return sum((row["first"] + 2 * row["others"]) / 3 for row in rows) / len(rows)
+
+
+# -------------------------------------------------------------------- reporting
+
+
+def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    chosen = {name: Tuned(**found) for name, found in tuning["chosen"].items()}
+    pairs = [*product(main_cells(), plan.worlds), *product(further_cells(), plan.further_worlds)]
+    # World after world, so that a study that is cut off has whole worlds.
+    order = sorted(pairs, key=lambda pair: (pair[0].like != "", pair[1]))
+    jobs = [Job(cell=cell, tuned=chosen[cell.tuned_as], world=world, plan=plan) for cell, world in order]
+    results = work_through(jobs, work, workers, tell)
+    return {
+        **about(plan, ""),
+        "chosen": tuning["chosen"],
+        "worlds": {str(world): describe(data_of(plan, world)) for world in plan.worlds},
+        "before": {str(world): before(plan, world, work) for world in plan.worlds},
+        "runs": [
+            {"cell": job.cell.name, "world": job.world, **without_job(result)}
+            for job, result in zip(jobs, results, strict=True)
+        ],
+    }
+
+
+def data_of(plan: Plan, world: int) -> Any:
+    return data(world, people=plan.people, wordings=plan.wordings, practice=plan.practice, known=plan.known)
+
+
+def before(plan: Plan, world: int, work: Path) -> dict[str, Any]:
+    """The base itself, measured as every taught model is."""
+    import instil
+    from instil.probe import draw_exemplars
+    from studies.generalization_run import measure
+
+    kept = work / f"base-{world}.json"
+    if not kept.exists():
+        found = data_of(plan, world)
+        exemplars = draw_exemplars(found.exemplars, {fact.relation for fact in found.questions})
+        write_sealed(kept, measure(instil.load("embedded"), found, exemplars))
+    return read_sealed(kept)
+
+
+def without_job(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name != "job"}
+
+
+def about(plan: Plan, options: str) -> dict[str, Any]:
+    return {
+        "command": f"python -m studies.generalization {options}".strip(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "hardware": hardware(),
+        "plan": plan.model_dump(mode="json"),
+    }
+
+
+def main(words: Iterable[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--tune", action="store_true", help="choose rates and ρ on development people")
+    parser.add_argument("--small", action="store_true", help="both in about ten minutes, results under runs/")
+    parser.add_argument("--page", action="store_true", help="write the page from the JSON, run nothing")
+    parser.add_argument("--work", type=Path, default=WORK, help="where finished cells are kept")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
+    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    given = parser.parse_args(None if words is None else list(words))
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if given.page:
+        from studies.generalization_page import write_page
+
+        write_page(json.loads(given.out.read_text(encoding="utf-8")))
+    elif given.small:
+        tuning = tune(SMALL, given.work / "small" / "tuning", given.workers, tell)
+        write_json(given.work / "small.json", study(SMALL, tuning, given.work / "small", given.workers, tell))
+    elif given.tune:
+        write_json(TUNING, tune(Plan(), given.work / "tuning", given.workers, tell))
+    else:
+        tuning = json.loads(TUNING.read_text(encoding="utf-8"))
+        write_json(given.out, study(Plan(), tuning, given.work, given.workers, tell))
+
+
+if __name__ == "__main__":
+    main()

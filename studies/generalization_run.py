@@ -1,0 +1,221 @@
+"""One cell of the study: documents in some form, trained on in some way, within a budget; then all that is measured."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import instil
+from instil.augment import ordinary_ids, token_noise
+from instil.facts import FactSet
+from instil.lesson import Roles
+from instil.methods import get
+from instil.model import LanguageModel, save
+from instil.probe import ProbeConfig, draw_exemplars, probe
+from instil.probe.exemplars import ExemplarSets
+from instil.probe.perplexity import next_token_nll
+from instil.training import Budget, Decision, Example, Meter, Stage, train
+from instil.training.stopping import Progress
+from studies.generalization_worlds import Data
+
+
+class Cell(BaseModel):
+    """One way to teach, all but its learning rate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="how tables call it")
+    method: Literal["generalize", "pit"] = Field(default="generalize", description="a method of Instil")
+    settings: dict[str, Any] = Field(default_factory=dict, description="of the method")
+    noise: float = Field(default=0.0, description="share of the tokens replaced in all copies but the first")
+    sharpness: dict[str, Any] | None = Field(default=None, description="of training; ρ comes from tuning")
+    compute: float = Field(default=1.0, description="share of the budget")
+    like: str = Field(default="", description="the cell whose rate and ρ it takes; by default its own")
+    rate_factor: float = Field(default=1.0, description="on that rate")
+
+    @property
+    def tuned_as(self) -> str:
+        return self.like or self.name
+
+
+class Tuned(BaseModel):
+    """What is chosen on development people."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate: float
+    rho: float | None = None
+
+
+def run(
+    cell: Cell, tuned: Tuned, data: Data, *, budget: float, batch: int, points: int, seed: int, keep: Path | None
+) -> dict[str, Any]:
+    """Teach one cell and measure it.
+
+    Args:
+        budget: operations that a cell of compute 1 may spend.
+        batch: examples an optimiser step.
+        points: of the curve over the whole budget.
+        keep: where the model at each of these points, and at the end, is kept.
+    """
+    started = time.monotonic()
+    base = instil.load("embedded")
+    meter, limit = Meter(), cell.compute * budget
+    exemplars = draw_exemplars(data.exemplars, {fact.relation for fact in data.questions})
+    watch = Watch(data, exemplars, meter, budget / points, keep)
+    work, notes, sharp = Path(tempfile.mkdtemp()), [], []
+    try:
+        stages = plan(cell, tuned, data, batch, seed)
+        examples = [noisy(cell, stage.examples(base.prompts, base.context_window), base, seed) for stage in stages]
+        sizes = [stage.training.epochs * sum(map(len, found)) for stage, found in zip(stages, examples, strict=True)]
+        for number, (stage, found) in enumerate(zip(stages, examples, strict=True)):
+            share = sizes[number] / sum(sizes[number:])
+            result = train(
+                base,
+                found,
+                stage.training,
+                out=work / str(number),
+                stop=watch,
+                meter=meter,
+                budget=Budget(flops=meter.total + share * (limit - meter.total)),
+            )
+            notes += result.notes
+            sharp += [point["move_cosine"] for point in result.points if point.get("move_cosine") is not None]
+            watch.tokens += result.tokens
+        save(base, work / "taught", "bfloat16")
+        if keep is not None:
+            shutil.copytree(work / "taught", keep / "end", dirs_exist_ok=True)
+        taught = instil.load(work / "taught")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return {
+        **measure(taught, data, exemplars),
+        "curve": watch.curve,
+        "flops": meter.total,
+        "tokens": watch.tokens,
+        "loss": result.loss,
+        "move_cosine": sum(sharp) / len(sharp) if sharp else None,
+        "notes": notes,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def plan(cell: Cell, tuned: Tuned, data: Data, batch: int, seed: int) -> Sequence[Stage]:
+    """The stages of the cell's method, as `instil teach` would follow them."""
+    sharpness = None if cell.sharpness is None else dict(cell.sharpness)
+    if sharpness is not None and tuned.rho is not None:
+        sharpness.setdefault("rho", tuned.rho)
+    train_settings = {
+        "epochs": 1000,  # the budget ends it
+        "learning_rate": tuned.rate * cell.rate_factor,
+        "batch_size": batch,
+        "sharpness": sharpness,
+        "save_every": "never",
+        "seed": seed,
+    }
+    method = get(cell.method)
+    assert method.plan is not None, f"{cell.method} has no plan"
+    roles = Roles(practice=data.practice, documents=data.documents)
+    if cell.method == "pit":
+        roles = replace(roles, practice_documents=data.practice_documents)
+    return method.plan(roles, method.settings({**cell.settings, "train": train_settings}))
+
+
+def noisy(cell: Cell, examples: Sequence[Example], lm: LanguageModel, seed: int) -> list[Example]:
+    """With noise in what is read (never in what is to be predicted) of all examples but the first of each document."""
+    if not cell.noise:
+        return list(examples)
+    special = set(lm.tokenizer.all_special_ids)
+    vocabulary = ordinary_ids(int(lm.model.config.vocab_size), special)
+    seen: set[str] = set()
+    made = []
+    for number, example in enumerate(examples):
+        first = example.key not in seen
+        seen.add(example.key)
+        ids = example.input_ids
+        if not first:
+            ids = token_noise(ids, cell.noise, vocabulary, key=f"{example.key} {number}", seed=seed, keep=special)
+        made.append(replace(example, input_ids=ids))
+    return made
+
+
+class Watch:
+    """Looks at the model whenever another part of the budget is spent, and never stops it. What it looks at costs the
+    cell nothing: it is the study that wants to know."""
+
+    def __init__(
+        self, data: Data, exemplars: ExemplarSets, meter: Meter, every: float, keep: Path | None = None
+    ) -> None:
+        self.data, self.exemplars, self.meter, self.every, self.keep = data, exemplars, meter, every, keep
+        self.curve: list[dict[str, float]] = []
+        self.tokens = 0
+
+    def __call__(self, progress: Progress) -> Decision:
+        if self.meter.total >= self.every * (len(self.curve) + 1):
+            self.curve.append(
+                {
+                    "flops": self.meter.total,
+                    "tokens": self.tokens + progress.tokens,
+                    "loss": progress.loss,
+                    "accuracy": accuracy(progress.model, self.data.questions, self.exemplars, sets=2),
+                }
+            )
+            if self.keep is not None:
+                save(progress.model, self.keep / f"point-{len(self.curve)}", "bfloat16")
+        return Decision()
+
+
+# -------------------------------------------------------------------- measuring
+
+
+def asked(lm: LanguageModel, facts: FactSet, exemplars: ExemplarSets, sets: int) -> list[Any]:
+    config = ProbeConfig(exemplar_sets=sets, prior=False, decode=False)
+    found = probe(lm, facts, exemplars.first(sets), config)
+    return [found.by_id[fact.id] for fact in facts]
+
+
+def accuracy(lm: LanguageModel, facts: FactSet, exemplars: ExemplarSets, sets: int) -> float:
+    rows = asked(lm, facts, exemplars, sets)
+    return sum(float(row.p_greedy) for row in rows) / len(rows)
+
+
+def reworded(facts: FactSet, number: int) -> FactSet:
+    """The same facts, asked in their paraphrase of this number."""
+    return FactSet(replace(fact, question=fact.paraphrases[number]) for fact in facts)
+
+
+def measure(lm: LanguageModel, data: Data, exemplars: ExemplarSets, sets: int = 4) -> dict[str, Any]:
+    """Everything about a model, fact by fact in the order of `data`.
+
+    `accuracy` is over the first wording and two others, none of them ever trained on.
+    """
+    first = asked(lm, data.questions, exemplars, sets)
+    others = [asked(lm, reworded(data.questions, number), exemplars, sets // 2) for number in (0, 1)]
+    known = asked(lm, data.known, draw_exemplars(data.exemplars, {fact.relation for fact in data.known}), sets)
+    sums = next_token_nll(lm, data.general)
+    return {
+        "questions": [
+            {
+                "fact": fact.id,
+                "subject": fact.subject,
+                "relation": fact.relation,
+                "first": float(row.p_greedy),
+                "others": sum(float(other[number].p_greedy) for other in others) / len(others),
+                "p": float(row.p_sampled),
+            }
+            for number, (fact, row) in enumerate(zip(data.questions, first, strict=True))
+        ],
+        "known": [
+            {"fact": fact.id, "subject": fact.subject, "p_greedy": float(row.p_greedy)}
+            for fact, row in zip(data.known, known, strict=True)
+        ],
+        "nll": sum(nll for nll, _ in sums),
+        "nll_tokens": sum(count for _, count in sums),
+    }

@@ -1,6 +1,6 @@
 """What each sharpness-aware step costs, as a multiple of AdamW's step: all kinds in one run, on the same windows.
 
-    python -m benchmarks.sharpness            the embedded model, about 20 minutes on 2 cores
+    python -m benchmarks.sharpness            the embedded model, about 12 minutes on 2 cores
     python -m benchmarks.sharpness --quick    a few steps, to see that it works
     python -m benchmarks.sharpness --page     docs/results/sharpness-cost.md from the JSON
 
@@ -73,11 +73,12 @@ class Plan:
 
     rounds: int = 9
     steps: int = 10
-    examples: int = 32
+    questions: int = 32
+    documents: int = 8
     micro_tokens: int = 1024
 
 
-QUICK = Plan(rounds=2, steps=2, examples=8, micro_tokens=256)
+QUICK = Plan(rounds=2, steps=2, questions=8, documents=4, micro_tokens=256)
 
 
 class Bench:
@@ -85,18 +86,16 @@ class Bench:
 
     Args:
         examples: of all windows; dealt to windows in their order.
+        size: examples of a window.
     """
 
-    def __init__(self, lm: LanguageModel, examples: Sequence[Example], plan: Plan) -> None:
-        self.plan, self.lm, self.model = plan, lm, lm.model.float()
+    def __init__(self, lm: LanguageModel, examples: Sequence[Example], plan: Plan, size: int) -> None:
+        self.plan, self.size, self.lm, self.model = plan, size, lm, lm.model.float()
         self.autocast = autocast_dtype("auto", lm.device)
         vocabulary = int(self.model.config.get_text_config().vocab_size)
         self.layout: Layout = choose(self.model, vocabulary, self.autocast)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-6, fused=True)
-        self.windows = [
-            self._window(examples[start : start + plan.examples])
-            for start in range(0, plan.examples * plan.steps, plan.examples)
-        ]
+        self.windows = [self._window(examples[start : start + size]) for start in range(0, size * plan.steps, size)]
         self.model.train()
 
     def _window(self, examples: Sequence[Example]) -> list[MicroBatch]:
@@ -139,7 +138,7 @@ class Bench:
         batches = [batch for window in self.windows for batch in window]
         return {
             "windows": len(self.windows),
-            "examples_a_window": self.plan.examples,
+            "examples_a_window": self.size,
             "micro_batches_a_window": statistics.mean(len(window) for window in self.windows),
             "tokens_a_window": sum(batch.computed for batch in batches) / len(self.windows),
             "targets_a_window": sum(len(batch.targets_N) for batch in batches) / len(self.windows),
@@ -147,13 +146,16 @@ class Bench:
         }
 
 
-def loads(lm: LanguageModel, plan: Plan) -> dict[str, list[Example]]:
-    """What is trained on: questions, as `sft` has them, and documents, as `cpt` has them."""
-    count = plan.examples * plan.steps
-    facts, documents = list(demo_facts())[:count], list(embedded_world().documents)[:count]
+def loads(lm: LanguageModel, plan: Plan) -> dict[str, tuple[list[Example], int]]:
+    """What is trained on, and how many of them a window has: questions, as in `sft`, and documents, as in `cpt`."""
+    facts = list(demo_facts())[: plan.questions * plan.steps]
+    documents = list(embedded_world().documents)[: plan.documents * plan.steps]
     questions = [question_example(lm.prompts, fact) for fact in facts]
     texts = [part for document in documents for part in document_examples(lm.prompts, document, 256)]
-    return {"questions": questions, "documents": texts[:count]}
+    return {
+        "questions": (questions, plan.questions),
+        "documents": (texts[: plan.documents * plan.steps], plan.documents),
+    }
 
 
 def measure(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -171,9 +173,9 @@ def measure(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
     lm = instil.load("embedded")
     result["parameters"] = sum(parameter.numel() for parameter in lm.model.parameters())
     with watched_load() as load:
-        for name, examples in loads(lm, plan).items():
+        for name, (examples, size) in loads(lm, plan).items():
             tell(name)
-            result["parts"].append({"load": name, **part(Bench(lm, examples, plan), plan, tell)})
+            result["parts"].append({"load": name, **part(Bench(lm, examples, plan, size), plan, tell)})
     result["load"] = load.to_dict()
     if load.others is not None and load.others > BUSY:
         result["warnings"].append(f"other work kept {load.others:.1f} cores busy")

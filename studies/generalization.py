@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from instil.augment import FORMATS
 from instil.files import read_sealed, write_json, write_sealed
 from instil.loop.hardware import commit, hardware
+from studies.generalization_figures import asked_pairs, compact, difference, figure, mean, right
 from studies.generalization_run import Cell, Tuned, run
 from studies.generalization_worlds import DEVELOPMENT, data, describe
 
@@ -110,7 +111,7 @@ class Plan(BaseModel):
     points: int = Field(default=6, description="of the learning curve, over the whole budget")
     rates: tuple[float, ...] = Field(default=(2.5e-4, 5e-4, 1e-3), description="learning rates tried")
     rhos: tuple[float, ...] = Field(default=(0.15, 0.5, 1.5), description="ρ tried")
-    kept_worlds: tuple[int, ...] = Field(default=(1,), description="whose models along the curve are kept")
+    kept_worlds: tuple[int, ...] = Field(default=(1, 2, 3), description="whose models along the curve are kept")
 
 
 SMALL = Plan(
@@ -211,8 +212,7 @@ def tune(plan: Plan, work: Path, workers: int, tell: Callable[[str], None]) -> d
 
 def score(result: dict[str, Any]) -> float:
     """Right answers to the taught people's questions, the mean over all wordings."""
-    rows = result["questions"]
-    return sum((row["first"] + 2 * row["others"]) / 3 for row in rows) / len(rows)
+    return mean([right(row) for row in result["questions"]])
 
 
 # -------------------------------------------------------------------- reporting
@@ -224,16 +224,28 @@ def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Ca
     # World after world, so that a study that is cut off has whole worlds.
     order = sorted(pairs, key=lambda pair: (pair[0].like != "", pair[1]))
     jobs = [Job(cell=cell, tuned=chosen[cell.tuned_as], world=world, plan=plan) for cell, world in order]
-    results = work_through(jobs, work, workers, tell)
+    runs = {
+        (job.cell.name, job.world): result
+        for job, result in zip(jobs, work_through(jobs, work, workers, tell), strict=True)
+    }
+    start = {str(world): before(plan, world, work) for world in plan.worlds}
+    further = further_cells() if plan.further_worlds else []
+    against = asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM)) + [(cell.name, cell.like) for cell in further]
     return {
         **about(plan, ""),
         "chosen": tuning["chosen"],
         "worlds": {str(world): describe(data_of(plan, world)) for world in plan.worlds},
-        "before": {str(world): before(plan, world, work) for world in plan.worlds},
-        "runs": [
-            {"cell": job.cell.name, "world": job.world, **without_job(result)}
-            for job, result in zip(jobs, results, strict=True)
-        ],
+        "before": {world: {"accuracy": mean(list(map(right, found["questions"])))} for world, found in start.items()},
+        "cells": {name: figure(runs, start, name) for name in dict.fromkeys(name for name, _ in runs)},
+        "differences": [difference(runs, first, second) for first, second in against],
+        "facts": {
+            world: {
+                "taught": [[row["fact"], row["subject"], row["relation"]] for row in found["questions"]],
+                "known": [[row["fact"], row["subject"], row["p_greedy"]] for row in found["known"]],
+            }
+            for world, found in start.items()
+        },
+        "runs": [{"cell": cell, "world": world, **compact(run)} for (cell, world), run in runs.items()],
     }
 
 
@@ -253,10 +265,6 @@ def before(plan: Plan, world: int, work: Path) -> dict[str, Any]:
         exemplars = draw_exemplars(found.exemplars, {fact.relation for fact in found.questions})
         write_sealed(kept, measure(instil.load("embedded"), found, exemplars))
     return read_sealed(kept)
-
-
-def without_job(result: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in result.items() if name != "job"}
 
 
 def about(plan: Plan, options: str) -> dict[str, Any]:

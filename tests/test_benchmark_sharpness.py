@@ -10,12 +10,12 @@ from instil.training import SharpnessConfig
 from tests.models import tiny_model
 from tests.training_data import made_up
 
-PLAN = Plan(rounds=2, steps=2, examples=6, micro_tokens=64)
+PLAN = Plan(rounds=2, steps=2, micro_tokens=64)
 
 
 def test_every_variant_takes_its_turns_and_stands_in_the_page() -> None:
     lm = LanguageModel.of(*tiny_model("llama"))
-    bench, lines = Bench(lm, made_up(12), PLAN), list[str]()
+    bench, lines = Bench(lm, made_up(12), PLAN, 6), list[str]()
     found = part(bench, PLAN, lines.append)
     assert len(lines) == 2 and set(found["steps_a_second"]) == {ADAMW, *VARIANTS}
     rows = {row["variant"]: row for row in found["rows"]}

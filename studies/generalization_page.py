@@ -1,0 +1,167 @@
+"""docs/results/generalization.md from the results of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from instil.files import write_text
+from studies.first_run_page import table
+from studies.generalization import AUGMENTED, HALF, SAM, WHOLE
+
+PAGE = Path(__file__).parents[1] / "docs" / "results" / "generalization.md"
+Result = Mapping[str, Any]
+
+
+def percent(figure: Mapping[str, Any], digits: int = 1) -> str:
+    """A share with its interval, in per cent."""
+    if figure["value"] is None:
+        return "–"
+    text = f"{100 * figure['value']:.{digits}f}"
+    if figure["low"] is None:
+        return text
+    return f"{text} ({100 * figure['low']:.{digits}f} to {100 * figure['high']:.{digits}f})"
+
+
+def times(figure: Mapping[str, Any]) -> str:
+    text = f"{figure['value']:.2f}×"
+    return text if figure["low"] is None else f"{text} ({figure['low']:.2f} to {figure['high']:.2f})"
+
+
+def signed(figure: Mapping[str, Any] | None, digits: int = 1) -> str:
+    """A difference with its interval, in points or per cent."""
+    if figure is None:
+        return "–"
+    ends = [f"{100 * figure[end]:+.{digits}f}" for end in ("value", "low", "high") if figure[end] is not None]
+    return ends[0] if len(ends) < 3 else f"{ends[0]} ({ends[1]} to {ends[2]})"
+
+
+def main_table(result: Result) -> str:
+    cells, rows = result["cells"], []
+    for name in AUGMENTED:
+        for how in (HALF, WHOLE, SAM):
+            cell, chosen = cells[f"{name}, {how}"], result["chosen"][f"{name}, {how}"]
+            rho = "" if chosen["rho"] is None else f", ρ {chosen['rho']:g}"
+            rows.append(
+                (
+                    name,
+                    how,
+                    percent(cell["accuracy"]),
+                    percent(cell["kept"]),
+                    times(cell["perplexity"]),
+                    f"{cell['flops'] / 1e12:.1f}",
+                    f"{cell['tokens'] / 1e3:.0f} k",
+                    f"{chosen['rate']:g}{rho}",
+                )
+            )
+    return table(
+        ("documents", "steps", "right answers, %", "known facts kept, %", "perplexity", "TFLOP", "tokens", "rate"), rows
+    )
+
+
+def difference_table(found: Sequence[Mapping[str, Any]]) -> str:
+    return table(
+        ("cell", "against", "points", "relative, %", "so it is"),
+        [
+            (
+                each["first"],
+                each["second"],
+                signed(each["points"]),
+                signed(each["relative"], digits=0),
+                each["verdict"],
+            )
+            for each in found
+        ],
+    )
+
+
+def further_table(result: Result, main: set[str]) -> str:
+    of_pair = {(each["first"], each["second"]): each for each in result["differences"]}
+    rows = []
+    for (first, second), each in of_pair.items():
+        if first in main:
+            continue
+        cell = result["cells"][first]
+        rows.append(
+            (
+                first,
+                percent(cell["accuracy"]),
+                second,
+                signed(each["points"]),
+                each["verdict"],
+                percent(cell["kept"]),
+                f"{cell['flops'] / 1e12:.1f}",
+            )
+        )
+    return table(
+        ("cell", "right answers, %", "against", "points", "so it is", "known facts kept, %", "TFLOP"),
+        rows,
+    )
+
+
+def curve_table(result: Result) -> str:
+    cells = [f"{name}, {how}" for name in AUGMENTED for how in (WHOLE, SAM)]
+    points = max(len(result["cells"][name]["curve"]) for name in cells)
+    rows = []
+    for name in cells:
+        curve = result["cells"][name]["curve"]
+        seen = [f"{100 * point['accuracy']:.0f} % at {point['tokens'] / 1e3:.0f} k" for point in curve]
+        rows.append((name, *seen, *["–"] * (points - len(seen))))
+    budget = result["plan"]["budget"] / 1e12
+    heads = [f"{budget * number / result['plan']['points']:.1f} TFLOP" for number in range(1, points + 1)]
+    return table(("cell", *heads), rows)
+
+
+def sizes(result: Result) -> str:
+    plan, worlds = result["plan"], list(result["worlds"].values())
+    asked = sum(world["questions"] for world in worlds)
+    words = sum(world["words_a_document"] for world in worlds) / len(worlds)
+    return (
+        f"{len(worlds)} worlds, in each {plan['people']} people whom the base has never met, a biography of about "
+        f"{words:.0f} words each, {asked:,} questions in all, each in three wordings. Intervals are of 95 %; worlds "
+        f"and people are resampled. A step has {plan['batch']} documents."
+    )
+
+
+def page(result: Result) -> str:
+    machine = result["hardware"]
+    main = {f"{name}, {how}" for name in AUGMENTED for how in (HALF, WHOLE, SAM)}
+    between = [each for each in result["differences"] if each["first"] in main]
+    before = result["before"].values()
+    parts = [
+        "# Formats and sharpness: do documents become knowledge that can be asked for?\n",
+        "<!-- Written by `python -m studies.generalization --page` from studies/results/generalization.json. "
+        "Do not edit by hand. -->\n",
+        "## The cells\n",
+        sizes(result) + "\n",
+        f"Before teaching {100 * sum(each['accuracy'] for each in before) / len(before):.1f} % of the answers are "
+        "right. *Known facts kept*: of facts about other people that the base knows, the share it knows afterwards. "
+        "*Perplexity*: of general text, as a multiple of the base's. *Rate*: chosen on development people of the "
+        "base's own world, for each cell by itself.\n",
+        main_table(result),
+        "## Set against each other\n",
+        "Paired fact by fact. *Relative*: points as a share of what the second cell has.\n",
+        difference_table(between),
+        "## Accuracy against tokens\n",
+        "Right answers to the first wording after so much of the budget, and the tokens read by then (for SAM, each "
+        "counted once, though it is computed twice).\n",
+        curve_table(result),
+    ]
+    if any(each["first"] not in main for each in result["differences"]):
+        worlds = len(result["plan"]["further_worlds"])
+        parts += [
+            "## Looked at once\n",
+            f"With the rate (and ρ) of the cell that each is set against, in {worlds} "
+            f"{'world' if worlds == 1 else 'worlds'}. So many comparisons find one or two differences by chance.\n",
+            further_table(result, main),
+        ]
+    parts.append(
+        f"---\n\n{result['command']}, commit {result['commit']}, {result['finished'][:10]}; {machine['processor']}, "
+        f"torch {machine['torch']}, processes of one thread.\n"
+    )
+    return "\n".join(part for part in parts if part)
+
+
+def write_page(result: Result) -> None:
+    write_text(PAGE, page(result))

@@ -1,0 +1,235 @@
+"""The study of generalization: its figures against ones made by hand, its data, and a cell at toy size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import instil
+from instil.facts import Role
+from instil.training import Example
+from instil.worlds.embedded import embedded_world
+from studies.generalization import (
+    AUGMENTED,
+    HALF,
+    SAM,
+    SMALL,
+    WHOLE,
+    Job,
+    further_cells,
+    main_cells,
+    result_of,
+    work_on,
+)
+from studies.generalization_figures import asked_pairs, compact, curve, difference, figure, perplexity, right
+from studies.generalization_page import page
+from studies.generalization_run import Cell, Tuned, noisy, plan, run
+from studies.generalization_worlds import DEVELOPMENT, Data, data
+
+TINY = SMALL.model_copy(update={"people": 4, "wordings": 2, "practice": 4, "known": 12, "budget": 4e10, "points": 2})
+CELLS = {cell.name: cell for cell in (*main_cells(), *further_cells())}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny(world: int) -> Data:
+    return data(world, people=4, wordings=2, practice=4, known=12)
+
+
+def rows(*shares: float) -> list[dict[str, Any]]:
+    return [
+        {"fact": f"f{n}", "subject": f"s{n // 2}", "relation": "r", "first": share, "others": share, "p": share}
+        for n, share in enumerate(shares)
+    ]
+
+
+def made_run(*shares: float, known: tuple[float, ...] = (1.0, 0.25, 0.75), nll: float = 20.0) -> dict[str, Any]:
+    return {
+        "questions": rows(*shares),
+        "known": [{"fact": f"k{n}", "subject": f"t{n}", "p_greedy": share} for n, share in enumerate(known)],
+        "nll": nll,
+        "nll_tokens": 10,
+        "curve": [{"flops": 1.0, "tokens": 2.0, "loss": 3.0, "accuracy": shares[0]}],
+        "flops": 2.0,
+        "tokens": 4,
+        "loss": 0.5,
+        "move_cosine": None,
+        "notes": [],
+        "seconds": 1.0,
+    }
+
+
+BEFORE = {
+    str(world): made_run(0.0, 0.0, 0.0, 0.0, known=(0.5, 1.0, 0.25), nll=10.0 * world) for world in (1, 2)
+}  # the first two are known
+
+
+class TestFigures:
+    def test_a_share_is_over_three_wordings(self) -> None:
+        assert right({"first": 1.0, "others": 0.25}) == pytest.approx(0.5)
+
+    def test_of_a_cell(self) -> None:
+        runs = {("a", 1): made_run(1, 0.5, 0, 0.5, nll=20), ("a", 2): made_run(0, 0.5, 0, 0.5, nll=20)}
+        found = figure(runs, BEFORE, "a")
+        assert found["accuracy"]["value"] == pytest.approx(3 / 8) and found["accuracy"]["n"] == 8
+        assert found["by_world"] == pytest.approx([0.5, 0.25])
+        assert found["kept"]["value"] == pytest.approx(0.5), "of f0 and f1, known before, the first is known after"
+        assert found["perplexity"]["value"] == pytest.approx(math.exp((1 + 0) / 2))
+        assert found["curve"] == [{"flops": 1.0, "tokens": 2.0, "loss": 3.0, "accuracy": 0.5}]
+
+    def test_of_two_cells_fact_by_fact(self) -> None:
+        runs = {}
+        for world in (1, 2, 3):
+            runs["a", world] = made_run(*[0.75] * 8)
+            runs["b", world] = made_run(*[0.5, 0.25, 0.5, 0.75] * 2)
+        found = difference(runs, "a", "b")
+        assert found["points"]["value"] == pytest.approx(0.25)
+        assert found["relative"]["value"] == pytest.approx(0.5)
+        assert found["relative"]["low"] == pytest.approx(2 * found["points"]["low"])
+        assert found["verdict"] == "higher" and found["worlds"] == [1, 2, 3]
+        assert difference(runs, "b", "a")["verdict"] == "lower"
+        assert difference(runs, "b", "b")["verdict"] == "no difference"
+
+    def test_only_worlds_that_both_have(self) -> None:
+        runs = {("a", 1): made_run(1, 1, 0, 1), ("b", 1): made_run(0, 0, 0, 0), ("b", 2): made_run(1, 1, 1, 1)}
+        assert difference(runs, "a", "b")["worlds"] == [1]
+
+    def test_other_facts_are_not_compared(self) -> None:
+        runs = {("a", 1): made_run(1, 1, 0), ("b", 1): made_run(0, 0, 0)}
+        runs["b", 1]["questions"][0]["fact"] = "another"
+        with pytest.raises(AssertionError):
+            difference(runs, "a", "b")
+
+    def test_perplexity_of_one_world_has_no_interval(self) -> None:
+        found = perplexity({("a", 1): made_run(0.0, nll=10.0)}, BEFORE, "a")
+        assert found.value == pytest.approx(1.0) and found.low is None
+
+    def test_a_curve_ends_where_the_shortest_does(self) -> None:
+        long, short = made_run(1.0), made_run(0.0)
+        long["curve"] = [*long["curve"], *long["curve"]]
+        assert [point["accuracy"] for point in curve([long, short])] == [0.5]
+
+    def test_every_pair_once(self) -> None:
+        pairs = asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM))
+        assert len(set(pairs)) == len(pairs) == 3 * 3 + 4 * 2
+        assert {name for pair in pairs for name in pair} == {cell.name for cell in main_cells()}
+
+
+class TestData:
+    @pytest.mark.parametrize("world", [DEVELOPMENT, 1])
+    def test_taught_people_are_new_to_the_base(self, world: int) -> None:
+        found, base = tiny(world), embedded_world()
+        told = {
+            claim.subject.name for claim in base.claims if claim.exposures
+        }  # whoever pre-training has a single statement about
+        assert not found.questions.subjects & told
+        assert (found.practice.subjects | found.known.subjects | found.exemplars.subjects) <= told
+
+    @pytest.mark.parametrize("world", [DEVELOPMENT, 1])
+    def test_each_wording_tells_every_fact(self, world: int) -> None:
+        found = tiny(world)
+        by_subject = {document.subject: document for document in found.documents}
+        assert len(found.questions) == 8 * len(found.documents)
+        for fact in found.questions:
+            document = by_subject[fact.subject]
+            for text in (document.text, *document.metadata["paraphrases"]):
+                assert fact.answers[0].lower() in text.lower()
+                assert fact.question not in text
+
+    def test_roles_share_no_subject(self) -> None:
+        found = tiny(1)
+        parts = [found.questions, found.practice, found.known, found.exemplars]
+        names = [name for part in parts for name in part.subjects]
+        assert len(names) == len(set(names))
+        assert found.practice_documents.__iter__ and all(one.role is Role.PRACTICE for one in found.practice_documents)
+        assert {one.subject for one in found.practice_documents} == found.practice.subjects
+
+    def test_worlds_differ(self) -> None:
+        assert not tiny(1).questions.subjects & tiny(2).questions.subjects
+
+
+class TestCells:
+    def test_names_and_what_they_are_like(self) -> None:
+        assert len(CELLS) == len(main_cells()) + len(further_cells())
+        assert {cell.tuned_as for cell in CELLS.values()} == {cell.name for cell in main_cells()}
+
+    @pytest.mark.parametrize("name", [name for name in CELLS if not name.startswith("only ")])
+    def test_every_cell_has_a_plan(self, name: str) -> None:
+        stages = plan(CELLS[name], Tuned(rate=1e-3, rho=0.5), tiny(1), batch=4, seed=0)
+        told = [document for stage in stages for document in stage.documents]
+        assert {document.original for document in told if document.role is Role.TARGET} == {
+            document.id for document in tiny(1).documents
+        }
+        sharp = CELLS[name].sharpness
+        assert all((stage.config.sharpness is None) == (sharp is None) for stage in stages)
+        assert stages[-1].questions or CELLS[name].method == "pit"
+
+    def test_noise_is_in_what_is_read_of_all_copies_but_the_first(self) -> None:
+        lm = instil.load("embedded")
+        ids = tuple(range(10, 40))
+        given = [Example(ids, (-100, *ids[1:]), key=key) for key in ("a", "a", "b", "a")]
+        found = noisy(Cell(name="noise", noise=0.5), given, lm, seed=0)
+        assert [one.input_ids == ids for one in found] == [True, False, True, False]
+        assert found[1].input_ids != found[3].input_ids
+        assert all(one.labels == two.labels for one, two in zip(found, given, strict=True))
+        assert noisy(Cell(name="none"), given, lm, seed=0) == given
+
+
+class TestARun:
+    def test_half_and_whole_budget_and_sam(self) -> None:
+        found = {
+            how: run(
+                CELLS[f"plain, {how}"], Tuned(rate=1e-3, rho=0.2), tiny(1),
+                budget=1e11, batch=2, points=2, seed=1, keep=None,
+            )
+            for how in (HALF, WHOLE, SAM)
+        }  # fmt: skip
+        assert found[WHOLE]["flops"] == pytest.approx(1e11, rel=0.2)
+        assert found[HALF]["flops"] == pytest.approx(found[WHOLE]["flops"] / 2, rel=0.2)
+        assert found[SAM]["tokens"] < 0.75 * found[WHOLE]["tokens"], "each step costs two"
+        assert found[SAM]["move_cosine"] is not None and found[WHOLE]["move_cosine"] is None
+        assert len(found[WHOLE]["curve"]) >= 1
+        assert [row["fact"] for row in found[HALF]["questions"]] == [row["fact"] for row in found[SAM]["questions"]]
+
+    def test_is_kept_and_never_taken_for_another_plans(self, tmp_path: Path) -> None:
+        job = Job(cell=CELLS[f"plain, {HALF}"], tuned=Tuned(rate=1e-3), world=1, plan=TINY)
+        line = work_on(job, tmp_path)
+        assert job.name in line and "% right" in line
+        found = result_of(job, tmp_path)
+        other = job.model_copy(update={"plan": TINY.model_copy(update={"batch": 8})})
+        with pytest.raises(SystemExit, match="another plan"):
+            result_of(other, tmp_path)
+        assert len(compact(found)["first"]) == len(found["questions"]) == 32
+
+
+def test_the_page_tells_of_every_cell() -> None:
+    names = [cell.name for cell in main_cells()]
+    runs = {(name, world): made_run(1, 0.5, 0, 0.25) for name in (*names, "token noise") for world in (1, 2)}
+    pairs = [*asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM)), ("token noise", f"plain, {WHOLE}")]
+    result = {
+        "command": "python -m studies.generalization",
+        "commit": "0123456789ab",
+        "finished": "2026-11-21T00:00:00+00:00",
+        "hardware": {"processor": "a processor", "torch": "2"},
+        "plan": TINY.model_copy(update={"further_worlds": (1, 2)}).model_dump(mode="json"),
+        "chosen": {name: {"rate": 1e-3, "rho": None} for name in names},
+        "worlds": {"1": {"questions": 4, "words_a_document": 70.0}},
+        "before": {"1": {"accuracy": 0.0}},
+        "cells": {name: figure(runs, BEFORE, name) for name in dict.fromkeys(name for name, _ in runs)},
+        "differences": [difference(runs, *pair) for pair in pairs],
+    }
+    text = page(result)
+    for name in AUGMENTED:
+        assert text.count(f"| {name} |") == 3
+    assert "| token noise |" in text and "no difference" in text

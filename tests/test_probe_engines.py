@@ -360,9 +360,11 @@ def test_asking_leaves_the_model_as_it_was() -> None:
     sets, config = two_sets(facts)
     before = lm.model.config._attn_implementation
     lm.model.train()
+    lm.model.model.layers[0].eval()
+    modes = [part.training for part in lm.model.modules()]
     answers = iter(ask(lm, questions_of(facts), sets, config))
     next(answers)
-    assert lm.model.training
+    assert [part.training for part in lm.model.modules()] == modes
     assert lm.model.config._attn_implementation == before != NAME
     assert all(parameter.grad is None for parameter in lm.model.parameters())
     assert lm.model(input_ids=torch.tensor([[1, 2, 3]])).logits.requires_grad

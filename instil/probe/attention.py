@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AttentionInterface
 
+from instil.model.modes import evaluating
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -276,16 +278,15 @@ _active: list[Plan | Held] = []
 @contextmanager
 def attending(model: Any, plan: Plan | Held) -> Iterator[None]:
     """Run `model` by `plan`: evaluation mode, our attention; both are put back, whatever happens."""
-    before, training = model.config._attn_implementation, model.training
-    model.eval()
+    before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     _active.append(plan)
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
         _active.pop()
         model.set_attn_implementation(before)
-        model.train(training)
 
 
 def shared_prefix_attention(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from instil.model.modes import evaluating
+
 if TYPE_CHECKING:
     from instil.model import LanguageModel
 
@@ -51,11 +53,8 @@ def _add(lm: LanguageModel, batch: Sequence[tuple[int, Sequence[int]]], sums: li
         inputs[place, : len(ids)] = torch.tensor(ids)
         targets[place, : len(ids) - 1] = torch.tensor(ids[1:])
         mask[place, : len(ids)] = 1
-    training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         logits = model(input_ids=inputs.to(lm.device), attention_mask=mask.to(lm.device), use_cache=False).logits
-    model.train(training)
     for place, (index, ids) in enumerate(batch):
         loss = cross_entropy(logits[place].float(), targets[place].to(lm.device), reduction="sum")
         sums[index] += float(loss)

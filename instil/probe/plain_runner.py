@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from instil.model.modes import evaluating
 from instil.probe.rows import Ids, Row, Tree
 
 if TYPE_CHECKING:
@@ -52,16 +53,13 @@ class PlainRunner:
                 ids[place, : len(sequences[index])] = torch.tensor(sequences[index])
                 mask[place, : len(sequences[index])] = 1
             first = min(firsts[index] for index in batch)
-            training = model.training
-            model.eval()
-            with torch.no_grad():
+            with evaluating(model), torch.no_grad():
                 logits = model(
                     input_ids=ids.to(self._lm.device),
                     attention_mask=mask.to(self._lm.device),
                     logits_to_keep=longest - first,
                     use_cache=False,
                 ).logits
-            model.train(training)
             for place, index in enumerate(batch):
                 yield index, logits[place, firsts[index] - first : len(sequences[index]) - first]
 

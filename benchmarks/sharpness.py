@@ -118,7 +118,7 @@ class Bench:
 
         def steps() -> float:
             for number, window in enumerate(self.windows):
-                step = sharpener.at(number, len(self.windows), self.optimiser) if sharpener else plain_step
+                step = sharpener.at(number, number / len(self.windows), self.optimiser) if sharpener else plain_step
                 step(self.model, window, self.loss)
                 nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
                 self.optimiser.step()

@@ -109,8 +109,10 @@ class Plan(BaseModel):
     budget: float = Field(default=8e12, description="operations of a cell; the cells of half the compute have half")
     batch: int = Field(default=16, description="documents a step")
     points: int = Field(default=6, description="of the learning curve, over the whole budget")
-    rates: tuple[float, ...] = Field(default=(2.5e-4, 5e-4, 1e-3), description="learning rates tried")
-    rhos: tuple[float, ...] = Field(default=(0.15, 0.5, 1.5), description="ρ tried")
+    rates: tuple[float, ...] = Field(
+        default=(5e-4, 1e-3, 2e-3), description="learning rates tried; each falls to zero over the budget"
+    )
+    rhos: tuple[float, ...] = Field(default=(0.15, 0.5), description="ρ tried")
     kept_worlds: tuple[int, ...] = Field(default=(1, 2, 3), description="whose models along the curve are kept")
 
 

@@ -165,3 +165,70 @@ def page(result: Result) -> str:
 
 def write_page(result: Result) -> None:
     write_text(PAGE, page(result))
+
+
+# ---------------------------------------------------------------------- contexts
+
+GROUP_WORDS = {
+    "as_written": "the document as written",
+    "elsewhere": "the same sentence elsewhere: other formats and orders, and alone",
+    "reworded": "wordings that nothing was trained on",
+}
+
+
+def correlation(figure: Mapping[str, Any]) -> str:
+    return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
+
+
+def contexts_page(result: Result) -> str:
+    machine, spots = result["hardware"], result["spots"]
+    groups = list(result["along_training"])
+    ends = [spot for spot in spots if spot["end"]]
+    by_cell: dict[str, list[Mapping[str, Any]]] = {}
+    for spot in ends:
+        by_cell.setdefault(spot["cell"], []).append(spot)
+    return "\n".join(
+        [
+            "# Does the probability of a fact in other contexts tell whether it can be asked for?\n",
+            "<!-- Written by `python -m studies.generalization_contexts --page` from "
+            "studies/results/generalization_contexts.json. Do not edit by hand. -->\n",
+            f"The models of [the study of generalization](generalization.md): {len(ends)} at their ends, {len(spots)} "
+            "with those along their training. The probability is of the fact's own tokens (geometric mean over "
+            "tokens, then the mean over contexts and facts); no question is asked for it. What is compared with it "
+            "is the share of right answers. `instil probe MODEL DOCUMENTS --contexts` measures the same.\n",
+            table(
+                ("contexts", "along training", "at the end", "fact by fact"),
+                [
+                    (
+                        GROUP_WORDS[group],
+                        correlation(result["along_training"][group]),
+                        correlation(result["at_the_end"][group]),
+                        correlation(result["fact_by_fact"][group]),
+                    )
+                    for group in groups
+                ],
+            ),
+            "*Along training* and *at the end*: Spearman's correlation over models, runs resampled whole. *Fact by "
+            "fact*: of a fact that the model answers and one that it does not, how often the former has the higher "
+            "probability (0.5: chance); the mean over models at their ends, models resampled.\n",
+            "## By cell\n",
+            "At the end of training, means over worlds.\n",
+            table(
+                ("cell", *(GROUP_WORDS[group] for group in groups), "right answers, %"),
+                [
+                    (
+                        cell,
+                        *(f"{sum(spot[group] for spot in found) / len(found):.2f}" for group in groups),
+                        f"{100 * sum(spot['accuracy'] for spot in found) / len(found):.1f}",
+                    )
+                    for cell, found in by_cell.items()
+                ],
+            ),
+            f"---\n\n{result['command']}, commit {result['commit']}, {result['finished'][:10]}; "
+            f"{machine['processor']}, torch {machine['torch']}.\n",
+        ]
+    )
+
+
+def write_contexts_page(result: Result) -> None:
+    write_text(PAGE.with_name("contexts.md"), contexts_page(result))

@@ -115,6 +115,7 @@ def plan(cell: Cell, tuned: Tuned, data: Data, batch: int, seed: int) -> Sequenc
     train_settings = {
         "epochs": 1000,  # the budget ends it
         "learning_rate": tuned.rate * cell.rate_factor,
+        "schedule": "linear",
         "batch_size": batch,
         "sharpness": sharpness,
         "save_every": "never",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from instil.errors import InputError
-from instil.training import KLToStart, SharpnessConfig, plain_step
+from instil.training import Budget, KLToStart, SharpnessConfig, plain_step
 from instil.training import checkpoints as saving
 from instil.training.batches import Reading, collate, share_of_loss
 from instil.training.packing import epoch_windows
@@ -85,6 +85,20 @@ def test_every_setting_trains_resumes_and_repeats(tmp_path: Path, name: str) -> 
     assert ratio == pytest.approx(config.sharpness.cost_multiple, rel=0.3)
     last = whole.points[-1]
     assert last["move_cosine"] > 0.99 and last["move_norm"] == pytest.approx(last["move_intended"], rel=0.01)
+
+
+def test_what_a_budget_has_begun_goes_on_where_it_was(tmp_path: Path) -> None:
+    plain = trained(tmp_path / "plain", settings(micro_tokens=64, row_length=32, epochs=4))
+    budget = Budget(flops=plain.cost["training"]["flops"])
+    config = sharp({"kind": "looksam", "rho": 0.1, "every": 2, "start": 0.3}, log_every=1, epochs=400)
+    whole = trained(tmp_path / "whole", config, budget=budget)
+    with pytest.raises(Killed):
+        trained(tmp_path / "cut", config, budget=budget, log=killed_after(8))
+    resumed = trained(tmp_path / "cut", config, budget=budget)
+    assert_same_weights(resumed.model, whole.model)
+    assert without_time(resumed) == without_time(whole)
+    assert any("move_norm" in point for point in whole.points), "it began"
+    assert "move_norm" not in whole.points[0], "but not at once"
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

@@ -126,6 +126,18 @@ def test_invariant_2_resumed_equals_uninterrupted(tmp_path: Path, at: int) -> No
     assert meter.total == 7.0 + whole.cost["training"]["flops"]
 
 
+def test_invariant_2_resumed_equals_uninterrupted_where_a_budget_sets_the_pace(tmp_path: Path) -> None:
+    free = trained(tmp_path / "free", settings(epochs=4))
+    budget, config = Budget(flops=free.cost["training"]["flops"]), settings(epochs=400, save_every=2, schedule="linear")
+    whole = trained(tmp_path / "whole", config, budget=budget)
+    with pytest.raises(Killed):
+        trained(tmp_path / "cut", config, budget=budget, step=killed_at(7))
+    assert saving.latest(tmp_path / "cut") is not None
+    resumed = trained(tmp_path / "cut", config, budget=budget)
+    assert_same_weights(resumed.model, whole.model)
+    assert without_time(resumed) == without_time(whole)
+
+
 def test_killed_twice_and_in_the_middle_of_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings(save_every=1)
     whole = trained(tmp_path / "whole", config)
@@ -186,6 +198,37 @@ def test_the_budget_ends_the_run_at_the_step_that_reaches_it(tmp_path: Path) -> 
     spent = Meter.from_dict({"deciding": {"flops": steps[4], "tokens": 0, "seconds": 0.0}})
     assert trained(tmp_path / "spent", settings(), budget=Budget(flops=steps[4]), meter=spent).steps == 1
     assert trained(tmp_path / "time", settings(), budget=Budget(seconds=1e-6)).steps == 1
+
+
+@pytest.mark.parametrize(("schedule", "half"), [("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)])
+def test_a_rate_that_falls_reaches_its_end_with_the_budget(tmp_path: Path, schedule: str, half: float) -> None:
+    """Not with the planned epochs, of which a budget may leave most undone."""
+    free = trained(tmp_path / "free", settings(epochs=4, log_every=1, schedule=schedule))
+    many = settings(epochs=400, log_every=1, schedule=schedule)
+    limit = free.cost["training"]["flops"]
+    meter = Meter()
+    meter.add({"training": {"flops": 3 * limit, "tokens": 0, "seconds": 0.0}})  # an earlier stage, before this budget
+    result = trained(tmp_path / "budget", many, budget=Budget(flops=4 * limit), meter=meter)
+    rates = [point["learning_rate"] / 1e-3 for point in result.points]
+    assert result.ended_by == "budget" and result.steps == free.steps
+    assert rates == pytest.approx([point["learning_rate"] / 1e-3 for point in free.points], abs=0.05)
+    assert rates[0] == 1.0 and rates[len(rates) // 2] == pytest.approx(half, abs=0.1)
+
+
+def test_a_budget_that_is_never_reached_leaves_the_schedule_as_it_is(tmp_path: Path) -> None:
+    config = settings(epochs=3, log_every=1, schedule="linear", warmup_ratio=0.2)
+    free, rich = trained(tmp_path / "free", config), trained(tmp_path / "rich", config, budget=Budget(flops=1e15))
+    assert_same_weights(free.model, rich.model)
+
+
+def test_a_share_of_the_run_is_one_of_the_budget_where_that_ends_it(tmp_path: Path) -> None:
+    free = trained(tmp_path / "free", settings(epochs=4))
+    sharp = {"kind": "sam", "start": 0.5, "check_every": 1}
+    config = settings(epochs=400, log_every=1, sharpness=sharp)
+    result = trained(tmp_path / "late", config, budget=Budget(flops=free.cost["training"]["flops"]))
+    began = next(point["flops"] for point in result.points if "move_norm" in point)
+    assert began / result.cost["training"]["flops"] == pytest.approx(0.5, abs=0.2)
+    assert result.steps < free.steps, "the second half costs two a step"
 
 
 def test_a_resumed_run_keeps_to_its_budget(tmp_path: Path) -> None:

@@ -75,7 +75,10 @@ class TrainConfig(_Settings):
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")] = 5e-5
     schedule: Annotated[
         Literal["constant", "linear", "cosine"],
-        Field(description="Learning rate after warmup: constant, or down to zero at the last epoch's end."),
+        Field(
+            description="Learning rate after warmup: constant, or down to zero where the run ends: at the last epoch's "
+            "end, or where its budget of operations is spent."
+        ),
     ] = "constant"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1, description="Share of all steps with rising learning rate.")] = 0.0
     batch_size: Annotated[

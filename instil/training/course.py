@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -114,6 +115,8 @@ class Course(TrainerCallback):
             meter=self.meter,
             callbacks=[self],
             remembered=self.remembered,
+            progress=self.progress,
+            rate=self.rate,
         )
         self.lm.model.config.use_cache = use_cache  # the Trainer turns it off, but `stop` may generate
         self.memory.notes += self.layout.notes
@@ -137,8 +140,6 @@ class Course(TrainerCallback):
             gradient_accumulation_steps=1,
             num_train_epochs=config.epochs,
             learning_rate=config.learning_rate,
-            lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
-            warmup_steps=round(config.warmup_ratio * windows * config.epochs),
             weight_decay=config.weight_decay,
             adam_beta1=config.betas[0],
             adam_beta2=config.betas[1],
@@ -161,6 +162,34 @@ class Course(TrainerCallback):
         )
         arguments._n_gpu = min(1, arguments.n_gpu)  # several GPUs are used by several processes, never by DataParallel
         return arguments
+
+    # ---- how far it is ----
+
+    def progress(self) -> float:
+        """From 0 to 1: by the planned steps, or by the budget of operations where that will end the run sooner."""
+        return max(self._share_of_steps(self.engine.state.global_step), self._share_of_budget())
+
+    def rate(self, step: int) -> float:
+        """The learning rate behind `step` steps, as a share of the highest."""
+        config, planned = self.config, self.config.epochs * len(self.engine.windows)
+        warmup = round(config.warmup_ratio * planned)
+        if step < warmup:
+            return step / warmup
+        if config.schedule == "constant":
+            return 1.0
+        done = max((step - warmup) / max(1, planned - warmup), self._share_of_budget())
+        return max(0.0, 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * min(1.0, done))) / 2)
+
+    def _share_of_steps(self, step: int) -> float:
+        return step / (self.config.epochs * len(self.engine.windows))
+
+    def _share_of_budget(self) -> float:
+        """What is spent of the operations that this run may spend. A clock is not asked: it would never run alike."""
+        if self.budget.flops is None:
+            return 0.0
+        spent = sum(purpose["flops"] for purpose in self.cost().values())
+        allowed = self.budget.flops - Meter.from_dict(self._before).total
+        return min(1.0, spent / allowed) if allowed > 0 else 1.0
 
     @property
     def is_main(self) -> bool:

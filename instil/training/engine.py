@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerCallback
@@ -105,7 +106,8 @@ class Batcher:
 
 class Engine(Trainer):
     """See the module's text. `bare` is the model without wrappers; `remembered` gives what a checkpoint must hold
-    beside the Trainer's own state."""
+    beside the Trainer's own state, `progress` how much of the run is over (0 to 1), and `rate` the learning rate behind
+    so many steps, as a share of the highest."""
 
     objective: Objective | None
     touched: set[str]
@@ -125,12 +127,14 @@ class Engine(Trainer):
         meter: Meter,
         callbacks: list[TrainerCallback],
         remembered: Callable[[], dict[str, Any]],
+        progress: Callable[[], float],
+        rate: Callable[[int], float],
     ) -> None:
         super().__init__(model=trainee.model, args=arguments, train_dataset=windows, callbacks=callbacks)
         self.remove_callback(PrinterCallback)
         self.bare, self.trainee, self.windows, self.batcher, self.layout = bare, trainee, windows, batcher, layout
         self.step, self.objective, self.meter, self.remembered = step, objective, meter, remembered
-        self.sharpener = sharpener
+        self.sharpener, self.progress, self.rate = sharpener, progress, rate
         self.touched: set[str] = set()
         self.useful_tokens = self.target_tokens = self.computed_tokens = 0
         self.last_loss = self.last_learning_rate = 0.0
@@ -149,6 +153,13 @@ class Engine(Trainer):
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # the meter counts
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        chosen = optimizer or self.optimizer
+        assert chosen is not None, "the Trainer creates its optimiser first"
+        self.lr_scheduler = LambdaLR(chosen, self.rate)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     # ---- one window ----
 
@@ -195,7 +206,7 @@ class Engine(Trainer):
             return self.step
         if not self.touched:
             self.sharpener.check_wrapping(model, deepspeed=bool(self.is_deepspeed_enabled))
-        return self.sharpener.at(self.state.global_step, self.state.max_steps, self.optimizer)
+        return self.sharpener.at(self.state.global_step, self.progress(), self.optimizer)
 
     def _objective_batches(self, rank: int, ranks: int) -> Sequence[MicroBatch]:
         if self.objective is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -43,7 +42,7 @@ class SharpnessConfig(BaseModel):
         Field(ge=1, description="A sharpness-aware step every so many steps; by default 1, and 5 for looksam."),
     ] = None
     start: Annotated[
-        float, Field(ge=0, lt=1, description="Share of the planned steps after which it begins; plain steps before.")
+        float, Field(ge=0, lt=1, description="Share of the run after which it begins; plain steps before.")
     ] = 0.0
     share: Annotated[
         float, Field(gt=0, le=1, description="Share of each window that the ascent pass reads; the descent reads all.")
@@ -90,18 +89,15 @@ class SharpnessConfig(BaseModel):
         """Whether there is a pass that finds out where to move."""
         return self.kind not in WITHOUT_ASCENT
 
-    def phase(self, step: int, steps: int | None) -> Phase:
-        """What step number `step` (from 0) of `steps` planned ones is.
+    def begins(self, progress: float) -> bool:
+        """Whether sharpness-aware steps have begun when so much of the run is over, from 0 to 1."""
+        return progress >= self.start
 
-        Raises:
-            ValueError: it begins at a share of the steps, and their number is not known.
-        """
-        if self.start and steps is None:
-            raise ValueError("start is a share of the planned steps, whose number is not known")
-        first = math.ceil(self.start * steps) if steps else 0
-        if step < first:
+    def phase(self, step: int, begun: int | None) -> Phase:
+        """What step number `step` (from 0) is, where `begun` was the first that was sharpness-aware (None: not yet)."""
+        if begun is None or step < begun:
             return "plain"
-        if (step - first) % self.interval == 0:
+        if (step - begun) % self.interval == 0:
             return "sharp"
         return "reuse" if self.kind == "looksam" else "plain"
 

@@ -33,16 +33,19 @@ class Sharpener:
         moved_names(model, config)
         self.config, self.seed, self.autocast = config, seed, autocast
         self.kept = Kept()
+        self._begun: int | None = None
         self._warned = False
 
-    def at(self, step: int, steps: int, optimizer: Any) -> Step:
-        """The step function for step number `step` (from 0) of `steps` planned ones."""
+    def at(self, step: int, progress: float, optimizer: Any) -> Step:
+        """The step function for step number `step` (from 0), when `progress` of the run, from 0 to 1, is over."""
+        if self._begun is None and self.config.begins(progress):
+            self._begun = step
 
         def momentum(parameter: nn.Parameter) -> Tensor | None:
             mean = optimizer.state.get(parameter, {}).get("exp_avg")
             return mean if isinstance(mean, Tensor) else None
 
-        moment = Moment(step, steps, self.seed, momentum, self.autocast)
+        moment = Moment(step, self._begun, self.seed, momentum, self.autocast)
         return partial(sharpness_aware_step, config=self.config, moment=moment, kept=self.kept)
 
     @staticmethod
@@ -93,11 +96,13 @@ class Sharpener:
 
     def remembered(self) -> dict[str, Any]:
         found = self.kept.realised
-        return {"warned": self._warned, "realised": None if found is None else asdict(found)}
+        realised = None if found is None else asdict(found)
+        return {"warned": self._warned, "begun": self._begun, "realised": realised}
 
     def recall(self, plain: Mapping[str, Any]) -> None:
         found = plain.get("realised")
-        self._warned, self.kept.realised = bool(plain.get("warned")), None if found is None else Realised(**found)
+        self._warned, self._begun = bool(plain.get("warned")), plain.get("begun")
+        self.kept.realised = None if found is None else Realised(**found)
 
     def save(self, folder: Path, rank: int, *, sharded: bool) -> None:
         """Write looksam's direction, if there is one; of sharded weights each rank its part."""

@@ -43,14 +43,14 @@ class Moment:
 
     Attributes:
         step: its number, from 0.
-        steps: the number of steps planned, where it is known.
+        begun: the first sharpness-aware step; None as long as there was none.
         seed: of random moves.
         momentum: the optimiser's running mean of a parameter's gradients.
         autocast: what the forward pass rounds the weights of linear layers to.
     """
 
     step: int = 0
-    steps: int | None = None
+    begun: int | None = 0
     seed: int = 0
     momentum: Momentum | None = None
     autocast: torch.dtype | None = None
@@ -93,10 +93,10 @@ def sharpness_aware_step(
 
     Raises:
         InputError: no trained weight is among those to be moved.
-        ValueError: `momentum` or `steps` are needed and missing.
+        ValueError: `momentum` is needed and missing.
     """
     kept = kept if kept is not None else Kept()
-    phase = config.phase(moment.step, moment.steps)
+    phase = config.phase(moment.step, moment.begun)
     if phase == "sharp":
         return _Sharp(model, loss, quiet, config, moment, kept).window(micro_batches)
     value = plain_step(model, micro_batches, loss, quiet=quiet)

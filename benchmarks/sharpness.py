@@ -64,7 +64,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sam, norm layers, a quarter of the rows": {"perturb": "norms", "share": 0.25},
     "sam, a move for each micro-batch": {"scope": "micro_batch"},
 }
-BARS = {"sam": 2.05}
+BARS = {"sam": 2.05, "looksam": 1.25}
+"""`looksam` is the default cheap form."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def part(bench: Bench, plan: Plan, tell: Callable[[str], None]) -> dict[str, Any
     rates = interleave(contestants, plan.rounds, tell)
     rows = []
     for name, given in VARIANTS.items():
-        found, bar = ratio(rates[ADAMW], rates[name]), BARS.get(name)
+        found = ratio(rates[ADAMW], rates[name])
         rows.append(
             {
                 "variant": name,
@@ -198,8 +199,6 @@ def part(bench: Bench, plan: Plan, tell: Callable[[str], None]) -> dict[str, Any
                 "time": found,
                 "operations": operations[name] / operations[ADAMW],
                 "planned": SharpnessConfig(**given).cost_multiple,
-                "bar": bar,
-                "met": None if bar is None else found["value"] <= bar,
             }
         )
     return {
@@ -244,14 +243,22 @@ def page(result: Mapping[str, Any]) -> str:
                         f"{row['time']['value']:.2f}×",
                         f"{row['time']['low']:.2f} to {row['time']['high']:.2f}",
                         f"{row['operations']:.2f}×",
-                        "–" if row["bar"] is None else f"{row['bar']}×",
-                        "–" if row["met"] is None else "met" if row["met"] else "**not met**",
+                        *judged(row["variant"], row["time"]),
                     )
                     for row in each["rows"]
                 ],
             ),
         ]
     return "\n".join(text)
+
+
+def judged(variant: str, time: Mapping[str, float]) -> tuple[str, str]:
+    """The bar, and whether the multiple is below it, with its whole interval or without."""
+    bar = BARS.get(variant)
+    if bar is None:
+        return "–", "–"
+    met = "**not met**" if time["value"] > bar else "met" if time["high"] <= bar else "met, not surely"
+    return f"{bar}×", met
 
 
 def main(words: Sequence[str] | None = None) -> None:

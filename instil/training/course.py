@@ -177,7 +177,9 @@ class Course(TrainerCallback):
             return step / warmup
         if config.schedule == "constant":
             return 1.0
-        done = max((step - warmup) / max(1, planned - warmup), self._share_of_budget())
+        done, spent = (step - warmup) / max(1, planned - warmup), self._share_of_budget()
+        if spent > self._share_of_steps(step):  # the budget will end the run
+            done = max(done, spent)
         return max(0.0, 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * min(1.0, done))) / 2)
 
     def _share_of_steps(self, step: int) -> float:

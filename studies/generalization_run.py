@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import instil
 from instil.augment import ordinary_ids, token_noise
-from instil.facts import FactSet
+from instil.facts import FactSet, Role
 from instil.lesson import Roles
 from instil.methods import get
 from instil.model import LanguageModel, save
@@ -74,9 +74,12 @@ def run(
     try:
         stages = plan(cell, tuned, data, batch, seed)
         examples = [noisy(cell, stage.examples(base.prompts, base.context_window), base, seed) for stage in stages]
-        sizes = [stage.training.epochs * sum(map(len, found)) for stage, found in zip(stages, examples, strict=True)]
+        reserved = [
+            0.0 if is_taught(stage) else cost_of(base, stage, found)
+            for stage, found in zip(stages, examples, strict=True)
+        ]
         for number, (stage, found) in enumerate(zip(stages, examples, strict=True)):
-            share = sizes[number] / sum(sizes[number:])
+            left = limit - sum(reserved[number + 1 :])
             result = train(
                 base,
                 found,
@@ -84,7 +87,7 @@ def run(
                 out=work / str(number),
                 stop=watch,
                 meter=meter,
-                budget=Budget(flops=meter.total + share * (limit - meter.total)),
+                budget=Budget(flops=left) if is_taught(stage) else None,
             )
             notes += result.notes
             sharp += [point["move_cosine"] for point in result.points if point.get("move_cosine") is not None]
@@ -105,6 +108,21 @@ def run(
         "notes": notes,
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def is_taught(stage: Stage) -> bool:
+    """Whether it has the documents that are taught. Such a stage gets what is left of the budget; the others, practice,
+    run for their planned epochs, which are few."""
+    return any(document.role is not Role.PRACTICE for document in stage.documents)
+
+
+def cost_of(lm: LanguageModel, stage: Stage, examples: Sequence[Example]) -> float:
+    """About the operations of a stage: six for each weight and token (forward two, backward four), and what
+    sharpness-aware steps multiply. Attention comes on top; the output layer is not computed where there is no loss."""
+    sharpness = stage.training.sharpness
+    weights = sum(parameter.numel() for parameter in lm.model.parameters())
+    tokens = stage.training.epochs * sum(map(len, examples))
+    return 6.0 * weights * tokens * (1.0 if sharpness is None else sharpness.cost_multiple)
 
 
 def plan(cell: Cell, tuned: Tuned, data: Data, batch: int, seed: int) -> Sequence[Stage]:

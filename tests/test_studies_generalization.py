@@ -12,7 +12,7 @@ import torch
 
 import instil
 from instil.facts import Role
-from instil.training import Example
+from instil.training import Example, Meter, train
 from instil.worlds.embedded import embedded_world
 from studies.generalization import (
     AUGMENTED,
@@ -28,7 +28,7 @@ from studies.generalization import (
 )
 from studies.generalization_figures import asked_pairs, compact, curve, difference, figure, perplexity, right
 from studies.generalization_page import page
-from studies.generalization_run import Cell, Tuned, noisy, plan, run
+from studies.generalization_run import Cell, Tuned, cost_of, is_taught, noisy, plan, run
 from studies.generalization_worlds import DEVELOPMENT, Data, data
 
 TINY = SMALL.model_copy(update={"people": 4, "wordings": 2, "practice": 4, "known": 12, "budget": 4e10, "points": 2})
@@ -174,6 +174,18 @@ class TestCells:
         sharp = CELLS[name].sharpness
         assert all((stage.config.sharpness is None) == (sharp is None) for stage in stages)
         assert stages[-1].questions or CELLS[name].method == "pit"
+
+    @pytest.mark.parametrize("name", [f"plain, {SAM}", "pre-instruction tuning (pit++)"])
+    def test_practice_has_its_epochs_and_the_documents_the_rest_of_the_budget(self, tmp_path: Path, name: str) -> None:
+        lm = instil.load("embedded")
+        stages = plan(CELLS[name], Tuned(rate=1e-3, rho=0.5), tiny(1), batch=4, seed=0)
+        taught = [is_taught(stage) for stage in stages]
+        assert sum(taught) == 1
+        practice = stages[taught.index(False)]
+        examples = practice.examples(lm.prompts, lm.context_window)
+        meter = Meter()
+        train(lm, examples, practice.training, out=tmp_path, meter=meter)
+        assert cost_of(lm, practice, examples) == pytest.approx(meter.total, rel=0.15)
 
     def test_noise_is_in_what_is_read_of_all_copies_but_the_first(self) -> None:
         lm = instil.load("embedded")

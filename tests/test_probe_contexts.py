@@ -177,7 +177,12 @@ SPELLINGS = {kind: _Spelling(kind) for kind in KINDS}
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(before=WORDS, gap=WHITE, fact=st.one_of(WORDS.map(" ".join), st.text(min_size=1, max_size=9)), after=st.text(max_size=5))
+@given(
+    before=WORDS,
+    gap=WHITE,
+    fact=st.one_of(WORDS.map(" ".join), st.text(min_size=1, max_size=9)),
+    after=st.text(max_size=5),
+)
 def test_the_tokens_of_a_fact_are_its_own(kind: str, before: list[str], gap: str, fact: str, after: str) -> None:
     """They say the fact and nothing else, stand where the continuous text has them, and both ways find the same."""
     if not fact.strip() or "\ufffd" in fact or "▁" in fact + after:

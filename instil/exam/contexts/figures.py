@@ -253,11 +253,7 @@ class ContextScores(Sequence[ContextScore]):
 
         rows = [
             {"item": item, "document": self._documents[item]}
-            | {
-                f"{name}_{group}": value
-                for group in GROUPS
-                for name, value in _plain(groups.get(group)).items()
-            }
+            | {f"{name}_{group}": value for group in GROUPS for name, value in _plain(groups.get(group)).items()}
             for item, groups in self.by_item().items()
         ]
         return pandas.DataFrame(rows)

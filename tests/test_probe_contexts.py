@@ -201,3 +201,26 @@ def test_the_tokens_of_a_fact_are_its_own(kind: str, before: list[str], gap: str
     if found is not None:
         begin = len(lm.prompts.text_ids("")) - 1
         assert (place.start, place.end) == (begin + found[1], begin + found[2])
+
+
+def test_training_on_a_document_makes_it_likelier_as_written() -> None:
+    import torch
+
+    model = model_of("llama")
+    first, _, rest = TEXT.partition("\n")
+    written, elsewhere = (
+        contexts_of(TEXT, "written", ("London", "Göttingen")),
+        contexts_of("Nobody knew of London. " + rest, "other", ("London",)),
+    )
+    prepared = prepare_contexts(model, [*written, *elsewhere])
+    before = score_contexts(model, prepared)
+    ids = torch.tensor([model.prompts.text_ids(TEXT)])
+    optimizer = torch.optim.AdamW(model.model.parameters(), lr=1e-2)
+    for _ in range(25):
+        model.model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = score_contexts(model, prepared)
+    assert all(now.probability > 0.5 > was.probability for now, was in zip(after[:2], before[:2], strict=True))
+    assert all(now.greedy_right for now in after[:2])
+    assert after[2].probability < after[0].probability  # and elsewhere it is less likely: that is what is measured

@@ -68,8 +68,8 @@ def probe(
         bool,
         flag(
             "--contexts",
-            help="Ask nothing: how likely are facts' own tokens in the text of documents, and in other texts? FACTS may be "
-            "documents then, as `teach --documents` reads them.",
+            help="Ask nothing: how likely are facts' own tokens in the text of documents, and in other texts? FACTS "
+            "may be documents then, as `teach --documents` reads them.",
         ),
     ] = False,
     documents: Annotated[

@@ -207,7 +207,7 @@ class ContextScores(Sequence[ContextScore]):
     def headline(self, how: Bootstrap = DEFAULT) -> dict[str, Figure]:
         """Every figure of the groups that there are contexts of, by names such as `probability_as_written`."""
         there = {name for groups in self.by_item().values() for name in groups}
-        found = {}
+        found: dict[str, Figure] = {}
         for group in GROUPS:
             if group not in there and group not in ("as_written", "other"):
                 continue

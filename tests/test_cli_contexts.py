@@ -111,3 +111,12 @@ def test_a_folder_that_holds_something_is_refused(capsys: pytest.CaptureFixture[
     (tmp_path / "mastery.parquet").write_text("another run")
     assert main(["probe", "tiny", "lives.jsonl", "--contexts", "--out", str(tmp_path)]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_several_processes_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["probe", "tiny", "lives.jsonl", "--contexts", "--out", str(tmp_path / "out")]) == 2
+    assert "by one process" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def of_kind(made: ContextSet, item: str, kind: str) -> list[Context]:
     ("text", "found"),
     [
         ("Ada was born in London in 1815.", "Ada was born in "),
-        ("Ada sang.  Ada was born\nin London. She left London.", "Ada was born\nin "),
+        ("Ada sang.  Ada was born in  London. She left London.", "Ada was born in  "),
         ("Ada was born in Londonderry.", NOT_THERE),
         ("A walk through London\n\nAda was born in London.", NO_SENTENCE),
         ("London is where Ada was born.", BACKWARDS),
@@ -208,7 +208,7 @@ SENTENCE = st.sampled_from(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.lists(SENTENCE, min_size=1, max_size=8), st.sampled_from([" ", "\n", "\n\n"]), st.integers(0, 5), st.randoms()
 )
@@ -224,9 +224,9 @@ def test_a_mark_changes_nothing_and_follows_its_word(sentences: list[str], gap: 
         for start, place in zip(starts, form.starts, strict=True):
             word = document.text[start:].split()[0]
             if place is None:
-                assert "fullname" in recipe.name  # the word was a pronoun
+                assert re.search(r"^\W|[.!?…。]\W*$", word) or word in ("She", "Her")
             else:
-                assert form.text[place:].startswith(word) or "fullname" in recipe.name
+                assert form.text[place:].startswith(word)
 
 
 def test_what_a_format_cannot_do_is_said() -> None:

@@ -207,7 +207,7 @@ def test_training_on_a_document_makes_it_likelier_as_written() -> None:
     import torch
 
     model = model_of("llama")
-    first, _, rest = TEXT.partition("\n")
+    _, _, rest = TEXT.partition("\n")
     written, elsewhere = (
         contexts_of(TEXT, "written", ("London", "Göttingen")),
         contexts_of("Nobody knew of London. " + rest, "other", ("London",)),

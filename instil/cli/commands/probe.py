@@ -84,10 +84,14 @@ def probe(
     """Ask every fact and write the mastery map: `mastery.parquet` and `summary.json`.
 
     Started by `torchrun` or `accelerate launch`, each process computes a share, on a GPU of its own where there is one.
+    With --contexts nothing is asked, and `contexts.parquet` is written in place of the map (docs/contexts.md).
     """
     if contexts:
         from instil.cli.commands.probe_contexts import probe_contexts
+        from instil.probe.ranks import Ranks
 
+        if Ranks.here().world > 1:
+            raise WrongUsage("contexts are scored by one process", field="--contexts", expected="to start it alone")
         refuse_given(exemplars=exemplars is not None, engine=engine is not None, resume=resume)
         learner_options = {"dtype": dtype, "device": device, "style": style, "remote_code": remote_code}
         sources = {"layout": layout, "templates": templates, "skip_invalid": skip_invalid}

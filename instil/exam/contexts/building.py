@@ -36,7 +36,7 @@ TRIED: Final = 3
 TOLD_BEFORE: Final = "the answer stands before it as well, from where it could be copied"
 THE_SAME: Final = "what stands before it is the same as in the document as written"
 TWICE: Final = "two facts of the document have this answer, or one of them is a part of the other's"
-PARTED: Final = "the format parts the words of the answer"
+PARTED: Final = "the format parts the words of the answer, or it cannot be followed there"
 
 LeftOut = tuple[str, str]
 

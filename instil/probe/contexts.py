@@ -187,14 +187,15 @@ def score_contexts(
     The same contexts give the same bits in whatever order they are given; another `batch_tokens` rounds otherwise.
 
     Args:
-        contexts: contexts, or what `prepare_contexts` made of them; only the latter tells what was left out.
+        contexts: what `prepare_contexts` made of contexts, or contexts of which none has to be left out.
         batch_tokens: tokens computed at once, filler included; changes speed, memory and rounding only.
         progress: called with the rows computed and their number.
 
     Raises:
-        InputError: the contexts were prepared with another tokenizer, or for a longer window; or two have one id.
+        InputError: the contexts were prepared with another tokenizer, or for a longer window; or they were not
+            prepared, and one cannot be scored or two have one id.
     """
-    prepared = contexts if isinstance(contexts, Prepared) else prepare_contexts(lm, contexts)
+    prepared = contexts if isinstance(contexts, Prepared) else _all_prepared(lm, contexts)
     if prepared.tokenizer != _tokenizer(lm):
         raise InputError("the contexts were prepared with another tokenizer", field="contexts", found=lm.name)
     if prepared.room > lm.context_window:
@@ -266,6 +267,13 @@ def spelled_by_beginnings(prompts: Prompts, context: Context) -> tuple[Ids, int,
 
 
 # -------------------------------------------------------------------- private
+
+
+def _all_prepared(lm: LanguageModel, contexts: Iterable[Context]) -> Prepared:
+    prepared = prepare_contexts(lm, contexts)
+    for name, reason in prepared.left_out:
+        raise InputError(f"a context cannot be scored: {reason}", field="contexts", found=name)
+    return prepared
 
 
 def _spelled(prompts: Prompts, contexts: Iterable[Context]) -> Iterator[tuple[Context, tuple[Ids, int, int] | None]]:

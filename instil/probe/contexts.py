@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from instil.errors import InputError
 from instil.files import fingerprint
+from instil.model.modes import evaluating
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel
@@ -235,11 +236,8 @@ def score_context(lm: LanguageModel, context: Context) -> ContextScore:
         raise InputError(laid, field="context", found=context.id)
     ids, start, cut = laid
     model: Any = lm.model
-    training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         logits_TV = model(input_ids=torch.tensor([ids], device=lm.device), use_cache=False).logits[0].float()
-    model.train(training)
     log_probability, right = 0.0, True
     for place in range(start, len(ids)):
         before_V = torch.log_softmax(logits_TV[place - 1], dim=-1)
@@ -403,18 +401,13 @@ def _forward(
         ids_BT[place, : len(read)] = torch.tensor(read)
         mask_BT[place, : len(read)] = 1
     model: Any = lm.model
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            logits_BUV = model(
-                input_ids=ids_BT.to(lm.device),
-                attention_mask=mask_BT.to(lm.device),
-                logits_to_keep=torch.tensor(positions, device=lm.device),
-                use_cache=False,
-            ).logits
-    finally:
-        model.train(training)
+    with evaluating(model), torch.no_grad():
+        logits_BUV = model(
+            input_ids=ids_BT.to(lm.device),
+            attention_mask=mask_BT.to(lm.device),
+            logits_to_keep=torch.tensor(positions, device=lm.device),
+            use_cache=False,
+        ).logits
     found = []
     for place, row in enumerate(batch):
         for number in wanted[row]:

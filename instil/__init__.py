@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from instil.augment import augment
     from instil.errors import InputError, RunFailed
     from instil.facts import Corpus, Document, Fact, FactSet, Role
-    from instil.loop import compare, teach, undo
+    from instil.loop import compare, probe_contexts, teach, undo
     from instil.model import load
     from instil.probe import probe
     from instil.report import report
@@ -39,6 +39,7 @@ __all__ = [
     "compare",
     "load",
     "probe",
+    "probe_contexts",
     "report",
     "teach",
     "undo",
@@ -56,6 +57,7 @@ _HOME = {
     "compare": "instil.loop",
     "load": "instil.model",
     "probe": "instil.probe",
+    "probe_contexts": "instil.loop",
     "report": "instil.report",
     "teach": "instil.loop",
     "undo": "instil.loop",

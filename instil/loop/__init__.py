@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from instil.loop.compare_run import Comparison, compare
+    from instil.loop.contexts import probe_contexts
     from instil.loop.run import TeachResult, teach
     from instil.loop.undoing import Undone, undo
 
@@ -14,11 +15,12 @@ _HOME = {
     "TeachResult": "run",
     "Undone": "undoing",
     "compare": "compare_run",
+    "probe_contexts": "contexts",
     "teach": "run",
     "undo": "undoing",
 }
 
-__all__ = ["Comparison", "TeachResult", "Undone", "compare", "teach", "undo"]
+__all__ = ["Comparison", "TeachResult", "Undone", "compare", "probe_contexts", "teach", "undo"]
 
 
 def __getattr__(name: str) -> Any:

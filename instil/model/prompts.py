@@ -156,6 +156,20 @@ class Prompts:
         """A document: start token where the family has one, text, end token."""
         return (*self._bos_ids, *self._plain(text), int(self.tokenizer.eos_token_id))
 
+    def text_offsets(self, texts: Sequence[str]) -> list[tuple[tuple[int, ...], tuple[tuple[int, int], ...] | None]]:
+        """For each text the ids that `text_ids` has between its start and end token, and for each token the characters
+        (begin, end) that it stands for; None in their place where the tokenizer cannot tell."""
+        if not texts:
+            return []
+        if not self.tokenizer.is_fast:
+            return [(self._plain(text), None) for text in texts]
+        split = {"split_special_tokens": True} if self.style is PromptStyle.BASE else {}
+        found = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, **split)
+        return [
+            (tuple(ids), tuple(map(tuple, places)))
+            for ids, places in zip(found["input_ids"], found["offset_mapping"], strict=True)
+        ]
+
     def answer_text(self, ids: Sequence[int]) -> str:
         """The answer in generated ids: what stands before the first stop token or line break."""
         kept = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from instil.cli.commanding import command
+from instil.cli.commanding import WrongUsage, command, flag
 from instil.cli.options import (
     ChatTemplate,
     Config,
@@ -64,11 +64,48 @@ def probe(
     chat_template: ChatTemplate = None,
     remote_code: RemoteCode = False,
     resume: Resume = False,
+    contexts: Annotated[
+        bool,
+        flag(
+            "--contexts",
+            help="Ask nothing: how likely are facts' own tokens in the text of documents, and in other texts? FACTS "
+            "may be documents then, as `teach --documents` reads them.",
+        ),
+    ] = False,
+    documents: Annotated[
+        str | None,
+        typer.Option("--documents", metavar="DOCS", help="With --contexts: the documents that tell FACTS."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="With --contexts: so many facts at most, drawn by lot."),
+    ] = None,
 ) -> None:
     """Ask every fact and write the mastery map: `mastery.parquet` and `summary.json`.
 
     Started by `torchrun` or `accelerate launch`, each process computes a share, on a GPU of its own where there is one.
+    With --contexts nothing is asked, and `contexts.parquet` is written in place of the map (docs/contexts.md).
     """
+    if contexts:
+        from instil.cli.commands.probe_contexts import probe_contexts
+        from instil.probe.ranks import Ranks
+
+        if Ranks.here().world > 1:
+            raise WrongUsage("contexts are scored by one process", field="--contexts", expected="to start it alone")
+        refuse_given(exemplars=exemplars is not None, engine=engine is not None, resume=resume)
+        learner_options = {"dtype": dtype, "device": device, "style": style, "remote_code": remote_code}
+        sources = {"layout": layout, "templates": templates, "skip_invalid": skip_invalid}
+        given_settings = settings(config, overrides)
+        probe_contexts(
+            terminal, model, chat_template, learner_options, facts, documents, sources, given_settings, limit, out
+        )
+        return
+    if documents is not None or limit is not None:
+        raise WrongUsage(
+            "this is for --contexts only",
+            field="--documents" if documents is not None else "--limit",
+            expected="--contexts",
+        )
     from instil.facts import FactSet
     from instil.files import read_sealed
     from instil.probe import ProbeConfig, exemplar_sets
@@ -110,6 +147,13 @@ def probe(
     if asked.left_out:
         terminal.show(f"Left out: {len(asked.left_out):,} (listed in summary.json)")
     terminal.show(f"The mastery map: {out / 'mastery.parquet'}")
+
+
+def refuse_given(**given: bool) -> None:
+    """Raises `WrongUsage` for the first of the options that was given: contexts are not asked behind exemplars."""
+    for name, is_given in given.items():
+        if is_given:
+            raise WrongUsage("this does not go with --contexts", field=f"--{name}")
 
 
 @contextmanager

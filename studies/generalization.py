@@ -258,14 +258,11 @@ def data_of(plan: Plan, world: int) -> Any:
 def before(plan: Plan, world: int, work: Path) -> dict[str, Any]:
     """The base itself, measured as every taught model is."""
     import instil
-    from instil.probe import draw_exemplars
-    from studies.generalization_run import measure
 
     kept = work / f"base-{world}.json"
     if not kept.exists():
         found = data_of(plan, world)
-        exemplars = draw_exemplars(found.exemplars, {fact.relation for fact in found.questions})
-        write_sealed(kept, measure(instil.load("embedded"), found, exemplars))
+        write_sealed(kept, found.examine(instil.load(found.base)))
     return read_sealed(kept)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from instil.exam.contexts import ContextConfig, contexts_of_facts
+
 from instil.exam.statistics import Figure
 from instil.files import read_sealed, write_json, write_sealed
 from instil.loop.hardware import commit, hardware
@@ -39,8 +40,9 @@ Spot = Mapping[str, Any]
 
 def spots_of(job: Job, work: Path) -> list[dict[str, Any]]:
     """All models that were kept of a run: along the curve, and at its end."""
-    import instil
     from instil.probe.contexts import prepare_contexts, score_contexts
+
+    import instil
 
     kept = work / "contexts" / f"{job.name}.json"
     if kept.exists():

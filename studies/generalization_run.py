@@ -8,22 +8,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 import instil
 from instil.augment import ordinary_ids, token_noise
-from instil.facts import FactSet, Role
+from instil.facts import Corpus, FactSet, Role
 from instil.lesson import Roles
 from instil.methods import get
 from instil.model import LanguageModel, save
-from instil.probe import ProbeConfig, draw_exemplars, probe
-from instil.probe.exemplars import ExemplarSets
-from instil.probe.perplexity import next_token_nll
 from instil.training import Budget, Decision, Example, Meter, Stage, train
 from instil.training.stopping import Progress
-from studies.generalization_worlds import Data
 
 
 class Cell(BaseModel):
@@ -54,8 +50,30 @@ class Tuned(BaseModel):
     rho: float | None = None
 
 
+class Material(Protocol):
+    """What is taught, and how it is examined."""
+
+    @property
+    def base(self) -> str | Path: ...
+
+    @property
+    def documents(self) -> Corpus: ...
+
+    @property
+    def practice(self) -> FactSet: ...
+
+    @property
+    def practice_documents(self) -> Corpus: ...
+
+    def look(self, lm: LanguageModel) -> dict[str, float]:
+        """A quick look, for a point of the curve."""
+
+    def examine(self, lm: LanguageModel) -> dict[str, Any]:
+        """All that is measured, at the end."""
+
+
 def run(
-    cell: Cell, tuned: Tuned, data: Data, *, budget: float, batch: int, points: int, seed: int, keep: Path | None
+    cell: Cell, tuned: Tuned, data: Material, *, budget: float, batch: int, points: int, seed: int, keep: Path | None
 ) -> dict[str, Any]:
     """Teach one cell and measure it.
 
@@ -66,10 +84,9 @@ def run(
         keep: where the model at each of these points, and at the end, is kept.
     """
     started = time.monotonic()
-    base = instil.load("embedded")
+    base = instil.load(data.base)
     meter, limit = Meter(), cell.compute * budget
-    exemplars = draw_exemplars(data.exemplars, {fact.relation for fact in data.questions})
-    watch = Watch(data, exemplars, meter, budget / points, keep)
+    watch = Watch(data, meter, budget / points, keep)
     work, notes, sharp = Path(tempfile.mkdtemp()), [], []
     try:
         stages = plan(cell, tuned, data, batch, seed)
@@ -99,7 +116,7 @@ def run(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return {
-        **measure(taught, data, exemplars),
+        **data.examine(taught),
         "curve": watch.curve,
         "flops": meter.total,
         "tokens": watch.tokens,
@@ -125,7 +142,7 @@ def cost_of(lm: LanguageModel, stage: Stage, examples: Sequence[Example]) -> flo
     return 6.0 * weights * tokens * (1.0 if sharpness is None else sharpness.cost_multiple)
 
 
-def plan(cell: Cell, tuned: Tuned, data: Data, batch: int, seed: int) -> Sequence[Stage]:
+def plan(cell: Cell, tuned: Tuned, data: Material, batch: int, seed: int) -> Sequence[Stage]:
     """The stages of the cell's method, as `instil teach` would follow them."""
     sharpness = None if cell.sharpness is None else dict(cell.sharpness)
     if sharpness is not None and tuned.rho is not None:
@@ -169,10 +186,8 @@ class Watch:
     """Looks at the model whenever another part of the budget is spent, and never stops it. What it looks at costs the
     cell nothing: it is the study that wants to know."""
 
-    def __init__(
-        self, data: Data, exemplars: ExemplarSets, meter: Meter, every: float, keep: Path | None = None
-    ) -> None:
-        self.data, self.exemplars, self.meter, self.every, self.keep = data, exemplars, meter, every, keep
+    def __init__(self, data: Material, meter: Meter, every: float, keep: Path | None = None) -> None:
+        self.data, self.meter, self.every, self.keep = data, meter, every, keep
         self.curve: list[dict[str, float]] = []
         self.tokens = 0
 
@@ -183,58 +198,9 @@ class Watch:
                     "flops": self.meter.total,
                     "tokens": self.tokens + progress.tokens,
                     "loss": progress.loss,
-                    "accuracy": accuracy(progress.model, self.data.questions, self.exemplars, sets=2),
+                    **self.data.look(progress.model),
                 }
             )
             if self.keep is not None:
                 save(progress.model, self.keep / f"point-{len(self.curve)}", "bfloat16")
         return Decision()
-
-
-# -------------------------------------------------------------------- measuring
-
-
-def asked(lm: LanguageModel, facts: FactSet, exemplars: ExemplarSets, sets: int) -> list[Any]:
-    config = ProbeConfig(exemplar_sets=sets, prior=False, decode=False)
-    found = probe(lm, facts, exemplars.first(sets), config)
-    return [found.by_id[fact.id] for fact in facts]
-
-
-def accuracy(lm: LanguageModel, facts: FactSet, exemplars: ExemplarSets, sets: int) -> float:
-    rows = asked(lm, facts, exemplars, sets)
-    return sum(float(row.p_greedy) for row in rows) / len(rows)
-
-
-def reworded(facts: FactSet, number: int) -> FactSet:
-    """The same facts, asked in their paraphrase of this number."""
-    return FactSet(replace(fact, question=fact.paraphrases[number]) for fact in facts)
-
-
-def measure(lm: LanguageModel, data: Data, exemplars: ExemplarSets, sets: int = 4) -> dict[str, Any]:
-    """Everything about a model, fact by fact in the order of `data`.
-
-    `accuracy` is over the first wording and two others, none of them ever trained on.
-    """
-    first = asked(lm, data.questions, exemplars, sets)
-    others = [asked(lm, reworded(data.questions, number), exemplars, sets // 2) for number in (0, 1)]
-    known = asked(lm, data.known, draw_exemplars(data.exemplars, {fact.relation for fact in data.known}), sets)
-    sums = next_token_nll(lm, data.general)
-    return {
-        "questions": [
-            {
-                "fact": fact.id,
-                "subject": fact.subject,
-                "relation": fact.relation,
-                "first": float(row.p_greedy),
-                "others": sum(float(other[number].p_greedy) for other in others) / len(others),
-                "p": float(row.p_sampled),
-            }
-            for number, (fact, row) in enumerate(zip(data.questions, first, strict=True))
-        ],
-        "known": [
-            {"fact": fact.id, "subject": fact.subject, "p_greedy": float(row.p_greedy)}
-            for fact, row in zip(data.known, known, strict=True)
-        ],
-        "nll": sum(nll for nll, _ in sums),
-        "nll_tokens": sum(count for _, count in sums),
-    }

@@ -11,12 +11,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from instil.facts import Corpus, Document, FactSet, Role
 from instil.worlds import World, WorldConfig, generate_world
 from instil.worlds.embedded import embedded_world, well_told
 from instil.worlds.relations import PERSON_RELATIONS
 from instil.worlds.world import Entity, biography_sentences
+from studies.generalization_asking import accuracy, of_known, of_people, of_text
+
+if TYPE_CHECKING:
+    from instil.model import LanguageModel
 
 DEVELOPMENT = 0
 """The world on which settings are chosen: the base's own, and of it people whom pre-training never mentions."""
@@ -45,6 +50,17 @@ class Data:
     known: FactSet
     exemplars: FactSet
     general: tuple[str, ...]
+    base: str = "embedded"
+
+    def look(self, lm: LanguageModel) -> dict[str, float]:
+        return {"accuracy": accuracy(lm, self.questions, self.exemplars)}
+
+    def examine(self, lm: LanguageModel) -> dict[str, Any]:
+        return {
+            "questions": of_people(lm, self.questions, self.exemplars),
+            "known": of_known(lm, self.known, self.exemplars),
+            **of_text(lm, self.general),
+        }
 
 
 def data(world_seed: int, *, people: int, wordings: int, practice: int, known: int) -> Data:

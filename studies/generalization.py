@@ -133,12 +133,24 @@ class Job(BaseModel):
     plan: Plan
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What decides its result; not which other worlds and settings the plan has."""
+        plan = self.plan.model_dump(mode="json", exclude={"worlds", "further_worlds", "kept_worlds", "rates", "rhos"})
+        return {**self.model_dump(mode="json", exclude={"plan"}), "plan": plan}
+
+    @property
     def name(self) -> str:
         tuned = f"{self.tuned.rate:g}" + ("" if self.tuned.rho is None else f"-{self.tuned.rho:g}")
         return "".join(c if c.isalnum() else "-" for c in f"{self.cell.name}-{self.world}-{tuned}".replace(".", "_"))
 
 
-def work_through(jobs: Sequence[Job], work: Path, workers: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+def work_through(
+    jobs: Sequence[Job],
+    work: Path,
+    workers: int,
+    tell: Callable[[str], None],
+    work_on: Callable[[Job, Path], str] | None = None,
+) -> list[dict[str, Any]]:
     """The results of the jobs in their order; several processes of one thread each, which is quicker than the other
     way round with a model this small."""
     work.mkdir(parents=True, exist_ok=True)
@@ -146,7 +158,7 @@ def work_through(jobs: Sequence[Job], work: Path, workers: int, tell: Callable[[
     tell(f"{len(jobs)} runs, {len(jobs) - len(todo)} of them done")
     if todo:
         with ProcessPoolExecutor(workers, get_context("spawn"), initializer=one_thread) as pool:
-            for number, line in enumerate(pool.map(work_on, todo, [work] * len(todo)), start=1):
+            for number, line in enumerate(pool.map(work_on or teach_people, todo, [work] * len(todo)), start=1):
                 tell(f"{number}/{len(todo)} {line}")
     return [result_of(job, work) for job in jobs]
 
@@ -161,7 +173,7 @@ def file_of(job: Job, work: Path) -> Path:
     return work / f"{job.name}.json"
 
 
-def work_on(job: Job, work: Path) -> str:
+def teach_people(job: Job, work: Path) -> str:
     plan = job.plan
     found = run(
         job.cell,
@@ -173,14 +185,14 @@ def work_on(job: Job, work: Path) -> str:
         seed=job.world,
         keep=work / "models" / job.name if job.world in plan.kept_worlds else None,
     )
-    write_sealed(file_of(job, work), {"job": job.model_dump(mode="json"), **found})
+    write_sealed(file_of(job, work), {"job": job.identity, **found})
     right = [row["first"] for row in found["questions"]]
     return f"{job.name}: {100 * sum(right) / len(right):.1f} % right, {found['seconds']:.0f} s"
 
 
 def result_of(job: Job, work: Path) -> dict[str, Any]:
     found = read_sealed(file_of(job, work))
-    if found["job"] != job.model_dump(mode="json"):
+    if found["job"] != job.identity:
         raise SystemExit(f"{file_of(job, work)} is of another plan: remove {work}, or give another --work")
     return found
 
@@ -266,9 +278,9 @@ def before(plan: Plan, world: int, work: Path) -> dict[str, Any]:
     return read_sealed(kept)
 
 
-def about(plan: Plan, options: str) -> dict[str, Any]:
+def about(plan: Plan, options: str, module: str = "generalization") -> dict[str, Any]:
     return {
-        "command": f"python -m studies.generalization {options}".strip(),
+        "command": f"python -m studies.{module} {options}".strip(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "hardware": hardware(),
@@ -284,6 +296,8 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=WORK, help="where finished cells are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--worlds", type=int, help="the first so many worlds only")
+    parser.add_argument("--main", action="store_true", help="the main cells only")
     given = parser.parse_args(None if words is None else list(words))
 
     def tell(line: str) -> None:
@@ -300,7 +314,12 @@ def main(words: Iterable[str] | None = None) -> None:
         write_json(TUNING, tune(Plan(), given.work / "tuning", given.workers, tell))
     else:
         tuning = json.loads(TUNING.read_text(encoding="utf-8"))
-        write_json(given.out, study(Plan(), tuning, given.work, given.workers, tell))
+        plan = Plan()
+        if given.worlds:
+            plan = plan.model_copy(update={"worlds": plan.worlds[: given.worlds]})
+        if given.main:
+            plan = plan.model_copy(update={"further_worlds": ()})
+        write_json(given.out, study(plan, tuning, given.work, given.workers, tell))
 
 
 if __name__ == "__main__":

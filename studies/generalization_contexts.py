@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from instil.exam.contexts import ContextConfig, contexts_of_facts
-
 from instil.exam.statistics import Figure
 from instil.files import read_sealed, write_json, write_sealed
 from instil.loop.hardware import commit, hardware
@@ -29,7 +28,7 @@ from studies.generalization import TUNING, WORK, Job, Plan, Tuned, data_of, main
 from studies.generalization_figures import right
 
 RESULTS = Path(__file__).parent / "results" / "generalization_contexts.json"
-CONTEXTS = ContextConfig(first_paraphrase=4)
+CONTEXTS = ContextConfig(formats=("html", "shuffling"), first_paraphrase=4)
 """Of the five further wordings of a biography, the paraphrase cells train on the first four."""
 
 GROUPS = ("as_written", "elsewhere", "reworded")
@@ -40,9 +39,8 @@ Spot = Mapping[str, Any]
 
 def spots_of(job: Job, work: Path) -> list[dict[str, Any]]:
     """All models that were kept of a run: along the curve, and at its end."""
-    from instil.probe.contexts import prepare_contexts, score_contexts
-
     import instil
+    from instil.probe.contexts import prepare_contexts, score_contexts
 
     kept = work / "contexts" / f"{job.name}.json"
     if kept.exists():

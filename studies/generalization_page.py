@@ -232,3 +232,61 @@ def contexts_page(result: Result) -> str:
 
 def write_contexts_page(result: Result) -> None:
     write_text(PAGE.with_name("contexts.md"), contexts_page(result))
+
+
+# ------------------------------------------------------------------------- SQuAD
+
+
+def nats(figure: Mapping[str, Any]) -> str:
+    return f"{figure['value']:+.3f} ({figure['low']:+.3f} to {figure['high']:+.3f})"
+
+
+def squad_page(result: Result) -> str:
+    machine, sizes = result["hardware"], list(result["sizes"].values())
+    rows = []
+    for name, cell in result["cells"].items():
+        chosen = result["chosen"][name]
+        rho = "" if chosen["rho"] is None else f", ρ {chosen['rho']:g}"
+        rows.append(
+            (
+                name,
+                nats(cell["gain"]),
+                nats(cell["gain_untaught"]),
+                f"{cell['nll_change']:+.3f}",
+                f"{cell['flops'] / 1e12:.1f}",
+                f"{cell['tokens'] / 1e3:.0f} k",
+                f"{chosen['rate']:g}{rho}",
+            )
+        )
+    return "\n".join(
+        [
+            "# Formats and sharpness on real passages\n",
+            "<!-- Written by `python -m studies.generalization_squad --page` from "
+            "studies/results/generalization_squad.json. Do not edit by hand. -->\n",
+            f"{sizes[0]['passages']} SQuAD passages of {sizes[0]['words_a_passage']:.0f} words in each of "
+            f"{len(sizes)} draws, {sum(size['questions'] for size in sizes):,} questions in all, and the base of "
+            "`studies/bases/entityquestions`, which is too small to answer them. So it is read by the log-probability "
+            "of the answers behind their questions, in nats a token: "
+            f"{result['before']['questions']:.2f} before. Told is how much it rises, for the passages that are taught "
+            "and for others that are not: what rises for both is no knowledge. *Text*: change in nats a token of the "
+            "untaught passages' own text. Draws and passages are resampled.\n",
+            table(
+                ("cell", "answers, taught", "answers, untaught", "text", "TFLOP", "tokens", "rate"),
+                rows,
+            ),
+            "## Set against each other\n",
+            table(
+                ("cell", "against", "nats", "so it is"),
+                [
+                    (each["first"], each["second"], nats(each["nats"]), each["verdict"])
+                    for each in result["differences"]
+                ],
+            ),
+            f"---\n\n{result['command']}, commit {result['commit']}, {result['finished'][:10]}; "
+            f"{machine['processor']}, torch {machine['torch']}, processes of one thread.\n",
+        ]
+    )
+
+
+def write_squad_page(result: Result) -> None:
+    write_text(PAGE.with_name("generalization-squad.md"), squad_page(result))

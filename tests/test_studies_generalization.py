@@ -24,7 +24,7 @@ from studies.generalization import (
     further_cells,
     main_cells,
     result_of,
-    work_on,
+    teach_people,
 )
 from studies.generalization_figures import asked_pairs, compact, curve, difference, figure, perplexity, right
 from studies.generalization_page import page
@@ -216,7 +216,7 @@ class TestARun:
 
     def test_is_kept_and_never_taken_for_another_plans(self, tmp_path: Path) -> None:
         job = Job(cell=CELLS[f"plain, {HALF}"], tuned=Tuned(rate=1e-3), world=1, plan=TINY)
-        line = work_on(job, tmp_path)
+        line = teach_people(job, tmp_path)
         assert job.name in line and "% right" in line
         found = result_of(job, tmp_path)
         other = job.model_copy(update={"plan": TINY.model_copy(update={"batch": 8})})

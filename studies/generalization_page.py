@@ -124,6 +124,44 @@ def sizes(result: Result) -> str:
     )
 
 
+GOAL = 0.24
+"""Relative gain over plain continued pre-training at equal compute that a recipe is to reach."""
+
+
+def conclusion(result: Result) -> str:
+    """What the differences say, in sentences; nothing here is written by hand."""
+    of = {(each["first"], each["second"]): each for each in result["differences"]}
+    lines = [in_a_sentence(of[f"{name}, {WHOLE}", f"plain, {WHOLE}"]) for name in AUGMENTED if name != "plain"]
+    lines += [in_a_sentence(of[f"{name}, {SAM}", f"{name}, {WHOLE}"]) for name in AUGMENTED]
+    cells = result["cells"]
+    own = [name for name in AUGMENTED if name not in ("plain", "paraphrase")]
+    best = max((f"{name}, {how}" for name in own for how in (WHOLE, SAM)), key=lambda name: value_of(cells[name]))
+    gain = value_of(cells[best]) / value_of(cells[f"plain, {WHOLE}"]) - 1
+    foil = value_of(cells[f"paraphrase, {WHOLE}"]) / value_of(cells[f"plain, {WHOLE}"]) - 1
+    reached = "which is the goal" if gain >= GOAL else f"the goal of {100 * GOAL:.0f} % is not reached"
+    lines.append(
+        f"The best of what needs no other wordings is “{best}”: {100 * gain:+.0f} % above plain documents at equal "
+        f"compute; {reached}. Other wordings of the documents, which nobody has without writing them, give "
+        f"{100 * foil:+.0f} %."
+    )
+    kept = {name: cells[f"{name}, {WHOLE}"]["kept"]["value"] for name in AUGMENTED}
+    lines.append(
+        "Known facts kept at the whole budget: "
+        + ", ".join(f"{name} {100 * value:.0f} %" for name, value in kept.items())
+        + "."
+    )
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def value_of(cell: Mapping[str, Any]) -> float:
+    return float(cell["accuracy"]["value"])
+
+
+def in_a_sentence(each: Mapping[str, Any]) -> str:
+    verdict = {"no difference": "no difference within noise"}.get(each["verdict"], each["verdict"])
+    return f"“{each['first']}” against “{each['second']}”: **{verdict}** ({signed(each['points'])} points)."
+
+
 def page(result: Result) -> str:
     machine = result["hardware"]
     main = {f"{name}, {how}" for name in AUGMENTED for how in (HALF, WHOLE, SAM)}
@@ -133,6 +171,7 @@ def page(result: Result) -> str:
         "# Formats and sharpness: do documents become knowledge that can be asked for?\n",
         "<!-- Written by `python -m studies.generalization --page` from studies/results/generalization.json. "
         "Do not edit by hand. -->\n",
+        conclusion(result),
         "## The cells\n",
         sizes(result) + "\n",
         f"Before teaching {100 * sum(each['accuracy'] for each in before) / len(before):.1f} % of the answers are "

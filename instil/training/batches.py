@@ -158,5 +158,6 @@ def share_of_loss(model: nn.Module, batch: MicroBatch, reading: Reading) -> Tens
     """This micro-batch's share of the window's loss: the weighted negative log-probability of its targets, summed."""
     logits_NV = _labelled_logits(model, batch, reading)
     if not len(batch.targets_N):
-        return logits_NV.float().sum()  # zero, but it reaches the weights: a rank without targets still exchanges gradients
+        # Zero, but it reaches the weights: a rank without targets still exchanges gradients.
+        return logits_NV.float().sum()
     return (token_losses(logits_NV, batch.targets_N) * batch.weights_N).sum()

@@ -70,7 +70,7 @@ class Plan:
     """
 
     rounds: int = 5
-    steps: int = 16
+    steps: int = 12
     document_tokens: int = 2048
     question_tokens: int = 1024
     row_length: int = 256
@@ -78,7 +78,7 @@ class Plan:
     learning_rate: float = 1e-3
 
 
-PLANS = {"60m": Plan(rounds=4, steps=8, search=1, learning_rate=3e-4)}
+PLANS = {"60m": Plan(rounds=4, steps=6, search=1, learning_rate=3e-4)}
 QUICK = Plan(rounds=2, steps=2, document_tokens=512, question_tokens=256, search=1)
 
 

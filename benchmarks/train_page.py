@@ -223,6 +223,7 @@ Useful tokens a second.
 - Timed is the training loop, from its first step to its last: for us what the meter calls training (packing each step's
   rows is within), for TRL `trainer.train()` (it has packed before). Setting up is not timed, for either.
 - Ours has its default settings. TRL has the best of what was tried; tokens a second with each setting, tried once on
-  the first steps, the chosen ones in bold. `torch.compile` was tried for neither.
+  the first steps, the chosen ones in bold. `torch.compile` was tried for neither; kernels of
+  flash attention, which TRL recommends for *bfd*, do not run on a CPU.
 
 {tried(results)}"""

@@ -43,11 +43,12 @@ class Setting:
 
 def settings_for(step_tokens: int, longest: int, mean: float) -> list[Setting]:
     """What TRL is tried with: every way of making a step of `step_tokens` tokens that may be its best."""
-    lengths = [length for length in (256, 512, 1024, 2048) if longest <= length <= step_tokens]
+    lengths = [length for length in (128, 256, 512) if longest <= length <= step_tokens]
     packed = [Setting("bfd", length, 1, attention) for length in lengths for attention in ("sdpa", "eager")]
-    packed += [Setting("bfd", 256, rows, "eager") for rows in (2, 4) if 256 in lengths and rows * 256 <= step_tokens]
-    wrapped = [Setting("wrapped", length, step_tokens // length, "sdpa") for length in lengths[:2]]
-    wrapped += [Setting("wrapped", length, step_tokens // length, "eager") for length in lengths[:1]]
+    packed += [Setting("bfd", 256, 2, "eager")] if 256 in lengths and 512 <= step_tokens else []
+    packed += [Setting("bfd", 1024, 1, "sdpa")] if longest <= 1024 <= step_tokens else []
+    wrapped = [Setting("wrapped", length, step_tokens // length, "eager") for length in lengths[:2]]
+    wrapped += [Setting("wrapped", length, step_tokens // length, "sdpa") for length in lengths[-1:]]
     texts = max(1, round(step_tokens / mean))
     padded = [Setting("padded", longest, -(-texts // parts), "eager") for parts in (1, 4)]
     return [*packed, *wrapped, *padded]

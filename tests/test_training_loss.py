@@ -97,7 +97,7 @@ def test_losses_in_pieces_are_those_of_cross_entropy(dtype: torch.dtype, monkeyp
     (ours * weights).sum().backward()
     (naive * weights).sum().backward()
     assert found.grad is not None and expected.grad is not None and found.grad.dtype == dtype
-    # In bfloat16 both round the same fp32 gradient, which may fall on either side of a tie.
+    # In bfloat16 both round about the same fp32 gradient, which may fall on either side of a tie.
     torch.testing.assert_close(found.grad, expected.grad, rtol=1e-6 if dtype == torch.float32 else 8e-3, atol=1e-8)
     empty = token_losses(logits[:0], targets[:0])
     assert empty.shape == (0,)

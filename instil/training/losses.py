@@ -35,13 +35,15 @@ class _TokenLosses(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_N: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
         """(p - 1[target]) times the gradient of the loss, rounded once, to the precision of the logits."""
+        (gradient_N,) = gradients
         logits_NV, targets_N = ctx.saved_tensors
         found_NV = torch.empty_like(logits_NV)
         for piece in _pieces(logits_NV):
             p_NV = logits_NV[piece].float().softmax(-1)
-            p_NV.scatter_add_(1, targets_N[piece, None], p_NV.new_full((len(p_NV), 1), -1.0))
+            targets_N1 = targets_N[piece, None]
+            p_NV.scatter_(1, targets_N1, p_NV.gather(1, targets_N1) - 1)
             found_NV[piece] = p_NV.mul_(gradient_N[piece, None])
         return found_NV, None
 

@@ -33,6 +33,7 @@ if not __package__:  # Started as a file: the project's folder is not on the pat
 
 import torch
 
+from benchmarks.probe import source_of
 from benchmarks.probe_peers import MatrixProducts
 from benchmarks.probe_setup import Material, about_model, data_folder, load_model
 from benchmarks.probe_timing import BUSY, Rate, interleave, ratio, watched_load
@@ -375,7 +376,7 @@ def measure(arguments: argparse.Namespace, tell: Tell) -> dict[str, Any]:
             plan = QUICK if arguments.quick else PLANS.get(name, Plan())
             lm = load_model(name, "float32", Path(folder))
             precision = "fp32" if autocast_dtype("auto", lm.device) is None else "bf16"
-            result["models"][name] = about_model(lm)
+            result["models"][name] = {**about_model(lm), "source": source_of(name)}
             for load in loads(name, lm, plan):
                 tell(f"{name}: {load.name}")
                 with watched_load() as busy:

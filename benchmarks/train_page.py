@@ -167,6 +167,14 @@ def machine(results: Results) -> str:
     )
 
 
+def models(results: Results) -> str:
+    return "; ".join(
+        f"{NAMES.get(name, name)}: {one['source']}, {one['parameters']:,} parameters, vocabulary {one['vocabulary']:,}, "
+        f"width {one['hidden_size']}, {one['layers']} layers"
+        for name, one in results["models"].items()
+    )
+
+
 def precision(results: Results) -> str:
     used = sorted({part["precision"] for part in results["parts"]})
     return " and ".join(
@@ -216,6 +224,7 @@ Useful tokens a second.
 
 - Command: `python -m benchmarks.train`, {results["started"]} to {results["finished"]}.
 - Machine: {machine(results)}.
+- Models: {models(results)}.
 - Precision of both: {precision(results)}. AdamW (fused), constant learning rate, gradients clipped to 1, no weight
   decay, no gradient checkpointing.
 - Both get the same token ids and the same targets; of questions TRL gets a completion mask and `completion_only_loss`.

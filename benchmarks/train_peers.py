@@ -45,7 +45,7 @@ def settings_for(step_tokens: int, longest: int, mean: float) -> list[Setting]:
     """What TRL is tried with: every way of making a step of `step_tokens` tokens that may be its best."""
     lengths = [length for length in (128, 256, 512) if longest <= length <= step_tokens]
     packed = [Setting("bfd", length, 1, attention) for length in lengths for attention in ("sdpa", "eager")]
-    packed += [Setting("bfd", 256, 2, "eager")] if 256 in lengths and 512 <= step_tokens else []
+    packed += [Setting("bfd", 256, 2, "eager")] if 256 in lengths and step_tokens >= 512 else []
     packed += [Setting("bfd", 1024, 1, "sdpa")] if longest <= 1024 <= step_tokens else []
     wrapped = [Setting("wrapped", length, step_tokens // length, "eager") for length in lengths[:2]]
     wrapped += [Setting("wrapped", length, step_tokens // length, "sdpa") for length in lengths[-1:]]

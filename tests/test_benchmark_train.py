@@ -37,6 +37,8 @@ def bench(count: int = 24) -> Bench:
 def results(found: dict[str, Any], **changes: Any) -> dict[str, Any]:
     machine = {"processor": "one", "cores": 2, "threads": 1, "memory_gib": 4}
     plain = {"finished": "2026-01-01T00:01", "started": "2026-01-01T00:00", "commit": "abc", "hardware": machine}
+    about = {"source": "made up", "parameters": 9, "vocabulary": 512, "hidden_size": 32, "layers": 2}
+    plain |= {"models": {"tiny": about}}
     plain |= {"versions": {"torch": "2", "trl": None}, "warnings": ["others worked"], "quick": True}
     return plain | {"parts": [{"model": "tiny", **found}]} | changes
 

@@ -169,8 +169,8 @@ def machine(results: Results) -> str:
 
 def models(results: Results) -> str:
     return "; ".join(
-        f"{NAMES.get(name, name)}: {one['source']}, {one['parameters']:,} parameters, vocabulary {one['vocabulary']:,}, "
-        f"width {one['hidden_size']}, {one['layers']} layers"
+        f"{NAMES.get(name, name)}: {one['source']}, {one['parameters']:,} parameters, "
+        f"vocabulary {one['vocabulary']:,}, width {one['hidden_size']}, {one['layers']} layers"
         for name, one in results["models"].items()
     )
 

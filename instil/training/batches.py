@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -123,13 +123,12 @@ def _labelled_logits(model: nn.Module, batch: MicroBatch, reading: Reading) -> T
     inputs: dict[str, Any] = {"input_ids": batch.ids_BT, "use_cache": False, "return_dict": True}
     if reading.positions:
         inputs["position_ids"] = batch.positions_BT
-    with torch.autocast(batch.ids_BT.device.type, dtype=reading.autocast, enabled=reading.autocast is not None):
-        if reading.head_only:
-            with _narrowed(output_layer(model), batch.read_N):
-                narrow: Tensor = model(**inputs).logits
-                return narrow[0]
-        full: Tensor = model(**inputs).logits
-        return full.flatten(0, 1)[batch.read_N]
+    narrowed = _narrowed(output_layer(model), batch.read_N) if reading.head_only else nullcontext()
+    autocast = torch.autocast(batch.ids_BT.device.type, dtype=reading.autocast, enabled=reading.autocast is not None)
+    with autocast, narrowed:
+        # Not `logits[0]`: the gradient of that is a table of zeros into which it is copied.
+        logits_XV: Tensor = model(**inputs).logits.flatten(0, 1)
+    return logits_XV if reading.head_only else logits_XV[batch.read_N]
 
 
 def output_layer(model: nn.Module) -> nn.Module | None:

@@ -229,8 +229,8 @@ Useful tokens a second.
   clipped to 1, no weight decay, no gradient checkpointing.
 - Both get the same token ids and the same targets; of questions TRL gets a completion mask and `completion_only_loss`.
 - Useful tokens are those of the texts. Padding does not count, and each token counts once for either side.
-- Timed is the training loop, from its first step to its last: for us what the meter calls training (packing each step's
-  rows is within), for TRL `trainer.train()` (it has packed before). Setting up is not timed, for either.
+- Timed are the steps, from the end of the first to the end of the last: in the first one the optimiser makes its state.
+  For us packing each step's rows is within; TRL has packed before.
 - Ours has its default settings. TRL has the best of what was tried; tokens a second with each setting, tried once on
   the first steps, the chosen ones in bold. `torch.compile` was tried for neither; kernels of flash attention, which TRL
   recommends for *bfd*, do not run on a CPU.

@@ -56,17 +56,34 @@ def settings_for(step_tokens: int, longest: int, mean: float) -> list[Setting]:
 
 @dataclass(frozen=True)
 class Trained:
-    """One run: its seconds, the loss of each step and the trained model.
+    """One run: the loss of each step and the trained model.
 
     Attributes:
+        tokens: useful ones behind the first step, in `seconds` (see `behind_first`).
         operations: that the meter counted, of our runs only; `computed` tokens, padding included.
     """
 
+    tokens: float
     seconds: float
     losses: tuple[float, ...]
     model: Any
     operations: float = 0.0
     computed: int = 0
+
+
+def behind_first(tokens: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
+    """Tokens and seconds from the first step's end to the last one's, of figures at the start and at each step's end.
+
+    In the first step the optimiser makes its state, and what the Trainer sets up is before it. All is counted where
+    there is one step only.
+
+    Raises:
+        ValueError: there are not as many of the one as of the other, or no step.
+    """
+    if len(tokens) != len(seconds) or len(tokens) < 2:
+        raise ValueError(f"{len(tokens)} counts of tokens and {len(seconds)} times")
+    first = min(1, len(tokens) - 2)
+    return tokens[-1] - tokens[first], seconds[-1] - seconds[first]
 
 
 @dataclass(frozen=True)
@@ -88,13 +105,22 @@ class Peer:
     precision: Literal["bf16", "fp32"] = "bf16"
 
     def train(self) -> Trained:
-        """Timed from the first step to the last; copying the model and packing are not."""
+        """TRL itself says how many useful tokens it has read at each step's end."""
+        from transformers.trainer_callback import TrainerCallback
+
+        ends = [time.perf_counter()]
+
+        class Clock(TrainerCallback):
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                ends.append(time.perf_counter())
+
         with self.trainer() as trainer:
-            begin = time.perf_counter()
+            trainer.add_callback(Clock())
+            ends[0] = time.perf_counter()
             trainer.train()
-            seconds = time.perf_counter() - begin
-            losses = tuple(line["loss"] for line in trainer.state.log_history if "loss" in line)
-            return Trained(seconds, losses, trainer.model)
+            lines = [line for line in trainer.state.log_history if "loss" in line]
+            read = [0.0, *(line["num_tokens"] for line in lines)]
+            return Trained(*behind_first(read, ends), tuple(line["loss"] for line in lines), trainer.model)
 
     @contextmanager
     def trainer(self) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import probe_peers
 from benchmarks.train import INSTIL, Bench, Load, Plan, compared, in_windows, loads, our_windows, part, up_to
 from benchmarks.train_page import page, write_page
-from benchmarks.train_peers import Peer, Setting, cut, settings_for
+from benchmarks.train_peers import Peer, Setting, behind_first, cut, settings_for
 from instil.errors import RunFailed
 from instil.model import LanguageModel
 from instil.training import Example
@@ -78,6 +78,13 @@ def test_curves_are_compared_at_every_step() -> None:
         compared([1.0], [1.0, 2.0], 0.01)
 
 
+def test_the_first_step_is_not_timed() -> None:
+    assert behind_first([0, 10, 30, 60], [5.0, 9.0, 10.0, 12.0]) == (50, 3.0)
+    assert behind_first([0, 10], [5.0, 9.0]) == (10, 4.0)
+    with pytest.raises(ValueError):
+        behind_first([0, 10], [5.0, 9.0, 10.0])
+
+
 def test_every_way_of_packing_is_tried() -> None:
     settings = settings_for(1024, 21, 17.6)
     assert {setting.strategy for setting in settings} == {"bfd", "wrapped", "padded"}
@@ -109,6 +116,8 @@ def test_trl_and_we_take_the_same_steps() -> None:
     assert len(windows) > 1 and sorted(index for window in windows for index in window) == list(range(24))
     theirs, found = peer.train(), ours.ours(windows)
     assert len(theirs.losses) == len(windows)
+    later = sum(len(ours.load.examples[index]) for window in windows[1:] for index in window)
+    assert found.tokens == theirs.tokens == later  # TRL counts as we do
     assert compared(found.losses, theirs.losses, 1e-4)["same"]
     before, after = ours.loss_of(), [ours.loss_of(run.model) for run in (found, theirs)]
     assert after[0] == pytest.approx(after[1], rel=1e-4) and after[0] != pytest.approx(before, rel=1e-3)

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from instil.errors import InputError
-from instil.training import Example, Meter, TrainConfig, plain_step
+from instil.training import Example, Meter, TrainConfig, losses, plain_step
 from instil.training.attention import quickest_attention
 from instil.training.batches import MicroBatch, Reading, collate, labelled_logits, share_of_loss, token_losses
 from instil.training.engine import Batcher, Window
 from instil.training.layout import Layout, choose
-from instil.training.packing import pack
+from instil.training.packing import pack, width
 from tests.models import FAMILIES
 from tests.training_data import learner, made_up
 
@@ -80,6 +80,32 @@ def test_invariant_4_no_token_attends_across_examples(family: str) -> None:
         )
         # The two rows have different numbers of scored tokens, so several threads add up in another order.
         torch.testing.assert_close(logits, replaced, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_in_pieces_are_those_of_cross_entropy(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "PIECE", {"cpu": 3 * 300})  # three rows at a time, the last piece shorter
+    draw = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(11, 300, generator=draw).to(dtype)
+    targets = torch.randint(0, 300, (11,), generator=draw)
+    weights = torch.rand(11, generator=draw)
+    found, expected = (logits.clone().requires_grad_() for _ in range(2))
+    ours = token_losses(found, targets)
+    naive = nn.functional.cross_entropy(expected.float(), targets, reduction="none")
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, naive, rtol=1e-6, atol=1e-6)
+    (ours * weights).sum().backward()
+    (naive * weights).sum().backward()
+    assert found.grad is not None and expected.grad is not None and found.grad.dtype == dtype
+    # In bfloat16 both round about the same fp32 gradient, which may fall on either side of a tie.
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-6 if dtype == torch.float32 else 8e-3, atol=1e-8)
+    empty = token_losses(logits[:0], targets[:0])
+    assert empty.shape == (0,)
+
+
+def test_rows_are_no_longer_than_a_few_of_the_longest_example() -> None:
+    assert width(20, 256) == 64 and width(30, 256) == 90 and width(30, 50) == 50
+    assert width(100, 256) == 256 and width(300, 256) == 300
 
 
 @pytest.mark.parametrize("family", FAMILIES)

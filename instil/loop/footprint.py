@@ -208,6 +208,6 @@ def _activation_bytes(lm: LanguageModel, config: Any, lengths: Sequence[int], le
     number = 3 if half else 4  # of those held, about half are in half precision
     layers = 1 if config.gradient_checkpointing else shape.layers
     held = tokens * number * (layers * shape.wide + shape.layers * shape.hidden)
-    logits = tokens * learned * shape.vocabulary * 4 * 3  # the logits, their log-softmax, their gradient
+    logits = tokens * learned * shape.vocabulary * 2 * (2 if half else 4)  # and their gradient
     casts = 2 * sum(weight.numel() for weight in lm.model.parameters()) if half else 0
     return round(held + logits + casts)

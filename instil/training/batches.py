@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.training.examples import NO_LOSS, Example
+from instil.training.losses import token_losses
 from instil.training.packing import Row
 
 
@@ -108,7 +109,12 @@ class Reading:
 
 
 def labelled_logits(model: nn.Module, batch: MicroBatch, reading: Reading) -> Tensor:
-    """Logits at the positions that predict a target: `logits_NV`, fp32.
+    """Logits at the positions that predict a target: `logits_NV`, fp32."""
+    return _labelled_logits(model, batch, reading).float()
+
+
+def _labelled_logits(model: nn.Module, batch: MicroBatch, reading: Reading) -> Tensor:
+    """The same, as precise as the model gives them.
 
     The model's own forward runs, soft caps and scalings included; only what its output layer is given is narrowed to
     the labelled positions, since on short answers most of the vocabulary product would be thrown away. There is no
@@ -117,13 +123,12 @@ def labelled_logits(model: nn.Module, batch: MicroBatch, reading: Reading) -> Te
     inputs: dict[str, Any] = {"input_ids": batch.ids_BT, "use_cache": False, "return_dict": True}
     if reading.positions:
         inputs["position_ids"] = batch.positions_BT
-    with torch.autocast(batch.ids_BT.device.type, dtype=reading.autocast, enabled=reading.autocast is not None):
-        if reading.head_only:
-            with _narrowed(output_layer(model), batch.read_N):
-                logits_NV = model(**inputs).logits[0]
-        else:
-            logits_NV = model(**inputs).logits.flatten(0, 1)[batch.read_N]
-    return logits_NV.float()
+    narrowed = _narrowed(output_layer(model), batch.read_N) if reading.head_only else nullcontext()
+    autocast = torch.autocast(batch.ids_BT.device.type, dtype=reading.autocast, enabled=reading.autocast is not None)
+    with autocast, narrowed:
+        # Not `logits[0]`: the gradient of that is a table of zeros into which it is copied.
+        logits_XV: Tensor = model(**inputs).logits.flatten(0, 1)
+    return logits_XV if reading.head_only else logits_XV[batch.read_N]
 
 
 def output_layer(model: nn.Module) -> nn.Module | None:
@@ -148,14 +153,10 @@ def _narrowed(head: nn.Module | None, read_N: Tensor) -> Iterator[None]:
         hook.remove()
 
 
-def token_losses(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """Negative log-probability of each target, fp32."""
-    return nn.functional.cross_entropy(logits_NV, targets_N, reduction="none")
-
-
 def share_of_loss(model: nn.Module, batch: MicroBatch, reading: Reading) -> Tensor:
     """This micro-batch's share of the window's loss: the weighted negative log-probability of its targets, summed."""
-    logits_NV = labelled_logits(model, batch, reading)
+    logits_NV = _labelled_logits(model, batch, reading)
     if not len(batch.targets_N):
-        return logits_NV.sum()  # zero, but it reaches the weights: a rank without targets still exchanges gradients
+        # Zero, but it reaches the weights: a rank without targets still exchanges gradients.
+        return logits_NV.float().sum()
     return (token_losses(logits_NV, batch.targets_N) * batch.weights_N).sum()

@@ -91,7 +91,7 @@ class TrainConfig(_Settings):
         int, Field(ge=1, description="Tokens per forward pass, padding included. Changes memory and speed only.")
     ] = 8192
     row_length: Annotated[
-        int, Field(ge=1, description="Tokens per packed row; a longer example gets a row of its own length.")
+        int, Field(ge=1, description="Most tokens per packed row; a longer example gets a row of its own length.")
     ] = 256
     packing: Annotated[bool, Field(description="Several examples per row, kept apart; false pads each one.")] = True
     betas: Annotated[tuple[float, float], Field(description="Decay rates of AdamW's two moments.")] = (0.9, 0.999)

@@ -32,7 +32,7 @@ from instil.training.examples import Example
 from instil.training.layout import Layout
 from instil.training.meter import Meter
 from instil.training.objectives import Objective
-from instil.training.packing import Row, alone, deal, epoch_windows, pack
+from instil.training.packing import Row, alone, deal, epoch_windows, pack, width
 from instil.training.sharpness.sharpener import Sharpener
 from instil.training.step import Loss, Step
 from instil.training.trainable import Trainee, some
@@ -82,7 +82,8 @@ class Batcher:
         if not self.packed:
             return alone(window.members, self.lengths)
         longest = max(self.lengths[index] for index in window.members)
-        return pack(window.members, self.lengths, self.keys, max(longest, min(self.row_length, self.micro_tokens)))
+        most = min(self.row_length, self.micro_tokens)
+        return pack(window.members, self.lengths, self.keys, width(longest, most))
 
     def micro_batches(self, window: Window, rank: int = 0, ranks: int = 1) -> list[MicroBatch]:
         """Raises:

@@ -81,6 +81,18 @@ def _cut(
     return [tuple(window) for window in windows]
 
 
+FEW, SHORTEST = 3, 64
+
+
+def width(longest: int, most: int) -> int:
+    """Tokens that a packed row may have: at most `most`, and no more than a few of the longest example.
+
+    Attention is computed over whole rows, and what lies in another example is thrown away; three of the longest leave
+    hardly any padding. Questions of 18 tokens in rows of 64 instead of 256: a tenth less for a step (5.9 M Llama).
+    """
+    return max(longest, min(most, max(SHORTEST, FEW * longest)))
+
+
 def pack(indices: Sequence[int], lengths: Sequence[int], keys: Sequence[str], row_length: int) -> list[Row]:
     """Pack examples into rows of at most `row_length` tokens and nearly equal length.
 

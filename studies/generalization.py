@@ -44,6 +44,10 @@ AUGMENTED: dict[str, dict[str, Any]] = {
     "permutation": {"formats": ("permutation",), "copies": 4},
     "paraphrase": {"formats": ("paraphrase",), "copies": 4},
 }
+TITLED = ("heading", "markdown", "html", "table", "fields", "latex")
+"""Formats that put the title first: then the name stands before every fact, also before one that is told backwards."""
+
+RECIPE = "recipe: title first, sentences shuffled"
 HALF, WHOLE, SAM = "AdamW", "AdamW, twice the compute", "SAM"
 
 
@@ -59,6 +63,12 @@ def main_cells() -> list[Cell]:
             )
         )
     return found
+
+
+def recipe_cells() -> list[Cell]:
+    """The variant that was found on development people, with the rate that was best for formats there."""
+    settings = {"formats": tuple(f"shuffling+{name}" for name in TITLED), "copies": len(TITLED)}
+    return [Cell(name=RECIPE, settings=settings, like=f"formats, {WHOLE}")]
 
 
 def further_cells() -> list[Cell]:
@@ -79,6 +89,7 @@ def further_cells() -> list[Cell]:
         plain("repetition", settings={"formats": ("repetition",), "copies": 4}),
         plain("token noise", settings={"formats": ("repetition",), "copies": 4}, noise=0.1),
         plain("shuffling", settings={"formats": ("shuffling",), "copies": 4}),
+        plain("title first", settings={"formats": TITLED, "copies": len(TITLED)}),
         plain("full name", settings={"formats": ("fullname",), "copies": 4}),
         plain("full name, permuted", settings={"formats": ("fullname+permutation",), "copies": 4}),
         plain("formats and permutation", settings={"formats": tuple(f"permutation+{f}" for f in FORMATS), "copies": 8}),
@@ -234,17 +245,21 @@ def score(result: dict[str, Any]) -> float:
 
 def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
     chosen = {name: Tuned(**found) for name, found in tuning["chosen"].items()}
-    pairs = [*product(main_cells(), plan.worlds), *product(further_cells(), plan.further_worlds)]
     # World after world, so that a study that is cut off has whole worlds.
-    order = sorted(pairs, key=lambda pair: (pair[0].like != "", pair[1]))
-    jobs = [Job(cell=cell, tuned=chosen[cell.tuned_as], world=world, plan=plan) for cell, world in order]
+    order = [
+        *product(plan.worlds, (*main_cells(), *recipe_cells())),
+        *product(plan.further_worlds, further_cells()),
+    ]
+    jobs = [Job(cell=cell, tuned=chosen[cell.tuned_as], world=world, plan=plan) for world, cell in order]
     runs = {
         (job.cell.name, job.world): result
         for job, result in zip(jobs, work_through(jobs, work, workers, tell), strict=True)
     }
     start = {str(world): before(plan, world, work) for world in plan.worlds}
     further = further_cells() if plan.further_worlds else []
-    against = asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM)) + [(cell.name, cell.like) for cell in further]
+    against = asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM))
+    against += [(RECIPE, f"plain, {WHOLE}"), (RECIPE, f"permutation, {WHOLE}")]
+    against += [(cell.name, cell.like) for cell in further]
     return {
         **about(plan, ""),
         "chosen": tuning["chosen"],

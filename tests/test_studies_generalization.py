@@ -17,12 +17,14 @@ from instil.worlds.embedded import embedded_world
 from studies.generalization import (
     AUGMENTED,
     HALF,
+    RECIPE,
     SAM,
     SMALL,
     WHOLE,
     Job,
     further_cells,
     main_cells,
+    recipe_cells,
     result_of,
     teach_people,
 )
@@ -32,7 +34,7 @@ from studies.generalization_run import Cell, Tuned, cost_of, is_taught, noisy, p
 from studies.generalization_worlds import DEVELOPMENT, Data, data
 
 TINY = SMALL.model_copy(update={"people": 4, "wordings": 2, "practice": 4, "known": 12, "budget": 4e10, "points": 2})
-CELLS = {cell.name: cell for cell in (*main_cells(), *further_cells())}
+CELLS = {cell.name: cell for cell in (*main_cells(), *recipe_cells(), *further_cells())}
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +163,7 @@ class TestData:
 
 class TestCells:
     def test_names_and_what_they_are_like(self) -> None:
-        assert len(CELLS) == len(main_cells()) + len(further_cells())
+        assert len(CELLS) == len(main_cells()) + len(recipe_cells()) + len(further_cells())
         assert {cell.tuned_as for cell in CELLS.values()} == {cell.name for cell in main_cells()}
 
     @pytest.mark.parametrize("name", [name for name in CELLS if not name.startswith("only ")])
@@ -227,8 +229,12 @@ class TestARun:
 
 def test_the_page_tells_of_every_cell() -> None:
     names = [cell.name for cell in main_cells()]
-    runs = {(name, world): made_run(1, 0.5, 0, 0.25) for name in (*names, "token noise") for world in (1, 2)}
-    pairs = [*asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM)), ("token noise", f"plain, {WHOLE}")]
+    runs = {(name, world): made_run(1, 0.5, 0, 0.25) for name in (*names, RECIPE, "token noise") for world in (1, 2)}
+    pairs = [
+        *asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM)),
+        ("token noise", f"plain, {WHOLE}"),
+        (RECIPE, f"plain, {WHOLE}"),
+    ]
     result = {
         "command": "python -m studies.generalization",
         "commit": "0123456789ab",

@@ -74,7 +74,7 @@ def stepped(model: nn.Module, name: str, rank: int, ranks: int, whole: Callable[
     before = [whole(p.detach()).clone() for p in model.parameters()]
     for number in range(STEPS):
         model.zero_grad(set_to_none=True)
-        moment = Moment(number, STEPS, seed=1, momentum=momentum)
+        moment = Moment(number, seed=1, momentum=momentum)
         batches = window(rank, ranks, seed=number)
         assert len(batches) > 1
         value = sharpness_aware_step(

@@ -258,7 +258,7 @@ def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Ca
     start = {str(world): before(plan, world, work) for world in plan.worlds}
     further = further_cells() if plan.further_worlds else []
     against = asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM))
-    against += [(RECIPE, f"plain, {WHOLE}"), (RECIPE, f"permutation, {WHOLE}")]
+    against += [(RECIPE, f"{name}, {how}") for name, how in (("plain", WHOLE), ("plain", HALF), ("permutation", WHOLE))]
     against += [(cell.name, cell.like) for cell in further]
     return {
         **about(plan, ""),

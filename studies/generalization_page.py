@@ -152,10 +152,12 @@ def conclusion(result: Result) -> str:
     foil = value_of(cells[f"paraphrase, {WHOLE}"]) / value_of(cells[plain]) - 1
     reached = gain["relative"]["value"] >= GOAL and gain["verdict"] == "higher"
     lines.append(
-        f"{in_a_sentence(gain)} That is {signed(gain['relative'], 0)} % of what plain documents give at equal compute: "
+        f"{in_a_sentence(gain)} Relative to plain documents at equal compute {with_unit(gain['relative'], '%', 0)}: "
         f"the goal, {100 * GOAL:.0f} % with an interval above zero, is {'reached' if reached else '**not** reached'}. "
         f"Other wordings of the documents, which nobody has without writing them, give {100 * foil:+.0f} %."
     )
+    more = of[f"plain, {WHOLE}", f"plain, {HALF}"]
+    lines.append(f"{in_a_sentence(of[RECIPE, f'plain, {HALF}'])} {in_a_sentence(more)}")
     kept = {name: cells[f"{name}, {WHOLE}"]["kept"]["value"] for name in AUGMENTED}
     kept["the recipe"] = cells[RECIPE]["kept"]["value"]
     lines.append(
@@ -172,7 +174,13 @@ def value_of(cell: Mapping[str, Any]) -> float:
 
 def in_a_sentence(each: Mapping[str, Any]) -> str:
     verdict = {"no difference": "no difference within noise"}.get(each["verdict"], each["verdict"])
-    return f"“{each['first']}” against “{each['second']}”: **{verdict}** ({signed(each['points'])} points)."
+    return f"“{each['first']}” against “{each['second']}”: **{verdict}**, {with_unit(each['points'], 'points')}."
+
+
+def with_unit(figure: Mapping[str, Any], unit: str, digits: int = 1) -> str:
+    """A difference, its unit, and then its interval."""
+    value, *interval = signed(figure, digits).split(" ", 1)
+    return " ".join([value, unit, *interval])
 
 
 def page(result: Result) -> str:

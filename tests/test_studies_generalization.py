@@ -230,11 +230,8 @@ class TestARun:
 def test_the_page_tells_of_every_cell() -> None:
     names = [cell.name for cell in main_cells()]
     runs = {(name, world): made_run(1, 0.5, 0, 0.25) for name in (*names, RECIPE, "token noise") for world in (1, 2)}
-    pairs = [
-        *asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM)),
-        ("token noise", f"plain, {WHOLE}"),
-        (RECIPE, f"plain, {WHOLE}"),
-    ]
+    pairs = asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM))
+    pairs += [("token noise", f"plain, {WHOLE}"), (RECIPE, f"plain, {WHOLE}"), (RECIPE, f"plain, {HALF}")]
     result = {
         "command": "python -m studies.generalization",
         "commit": "0123456789ab",

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from instil.augment import FORMATS
 from instil.files import read_sealed, write_json, write_sealed
 from instil.loop.hardware import commit, hardware
-from studies.generalization_figures import asked_pairs, compact, difference, figure, mean, right
+from studies.generalization_figures import asked_pairs, compact, difference, figure, mean, quarters, right
 from studies.generalization_run import Cell, Tuned, run
 from studies.generalization_worlds import DEVELOPMENT, data, describe
 
@@ -261,19 +261,18 @@ def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Ca
     against += [(RECIPE, f"{name}, {how}") for name, how in (("plain", WHOLE), ("plain", HALF), ("permutation", WHOLE))]
     against += [(cell.name, cell.like) for cell in further]
     return {
-        **about(plan, ""),
+        **about(plan, "" if plan.further_worlds else "--main"),
         "chosen": tuning["chosen"],
         "worlds": {str(world): describe(data_of(plan, world)) for world in plan.worlds},
-        "before": {world: {"accuracy": mean(list(map(right, found["questions"])))} for world, found in start.items()},
-        "cells": {name: figure(runs, start, name) for name in dict.fromkeys(name for name, _ in runs)},
-        "differences": [difference(runs, first, second) for first, second in against],
-        "facts": {
+        "before": {
             world: {
-                "taught": [[row["fact"], row["subject"], row["relation"]] for row in found["questions"]],
-                "known": [[row["fact"], row["subject"], row["p_greedy"]] for row in found["known"]],
+                "accuracy": mean(list(map(right, found["questions"]))),
+                "known": quarters([row["p_greedy"] for row in found["known"]]),
             }
             for world, found in start.items()
         },
+        "cells": {name: figure(runs, start, name) for name in dict.fromkeys(name for name, _ in runs)},
+        "differences": [difference(runs, first, second) for first, second in against],
         "runs": [{"cell": cell, "world": world, **compact(run)} for (cell, world), run in runs.items()],
     }
 

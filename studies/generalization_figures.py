@@ -120,14 +120,27 @@ def mean(values: Sequence[float]) -> float:
 
 
 def compact(run: Run) -> dict[str, Any]:
-    """A run with its rows as plain numbers, in the order of the world's facts."""
+    """A run with a digit a fact, the right answers of four, in the order of the world's facts (see `data`)."""
     return {
         **{name: value for name, value in run.items() if name not in ("job", "questions", "known")},
-        "first": [round(row["first"], 3) for row in run["questions"]],
-        "others": [round(row["others"], 3) for row in run["questions"]],
-        "p": [round(row["p"], 4) for row in run["questions"]],
-        "known": [round(row["p_greedy"], 3) for row in run["known"]],
+        "first": quarters([row["first"] for row in run["questions"]]),
+        "others": quarters([row["others"] for row in run["questions"]]),
+        "known": quarters([row["p_greedy"] for row in run["known"]]),
     }
+
+
+def quarters(shares: Sequence[float]) -> str:
+    """Shares of four answers as digits.
+
+    >>> quarters([0.0, 0.25, 1.0])
+    '014'
+
+    Raises:
+        ValueError: a share is not one of four.
+    """
+    if any(4 * one != round(4 * one) for one in shares):
+        raise ValueError("a share that is not of four answers")
+    return "".join(f"{round(4 * one)}" for one in shares)
 
 
 def asked_pairs(augmented: Sequence[str], optimisers: Sequence[str]) -> list[tuple[str, str]]:

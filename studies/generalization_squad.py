@@ -229,7 +229,7 @@ def gain(runs: dict[tuple[str, int], Any], start: dict[int, Any], cell: str, par
     rows = [
         (seed, now["document"], now["log_probability"] - then["log_probability"])
         for seed in start
-        for now, then in zip(runs[cell, seed][part], start[seed][part], strict=True)
+        for now, then in same_facts(runs[cell, seed][part], start[seed][part])
     ]
     return crossed([row[2] for row in rows], [f"{row[0]} {row[1]}" for row in rows], [row[0] for row in rows])
 
@@ -239,10 +239,22 @@ def difference(runs: dict[tuple[str, int], Any], first: str, second: str) -> dic
         (seed, one["document"], one["log_probability"] - other["log_probability"])
         for name, seed in runs
         if name == first
-        for one, other in zip(runs[first, seed]["questions"], runs[second, seed]["questions"], strict=True)
+        for one, other in same_facts(runs[first, seed]["questions"], runs[second, seed]["questions"])
     ]
     found = crossed([row[2] for row in rows], [f"{row[0]} {row[1]}" for row in rows], [row[0] for row in rows])
     return {"first": first, "second": second, "nats": found.to_dict(), "verdict": verdict(found)}
+
+
+def same_facts(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """The rows of two models side by side.
+
+    Raises:
+        ValueError: they are not about the same facts in the same order.
+    """
+    pairs = list(zip(first, second, strict=True))
+    if any(one["fact"] != other["fact"] for one, other in pairs):
+        raise ValueError("two models were asked about other facts, or in another order")
+    return pairs
 
 
 def sizes(found: Passages) -> dict[str, float]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import instil
 from instil.facts import Role
@@ -37,12 +35,7 @@ TINY = SMALL.model_copy(update={"people": 4, "wordings": 2, "practice": 4, "know
 CELLS = {cell.name: cell for cell in (*main_cells(), *recipe_cells(), *further_cells())}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(world: int) -> Data:

@@ -64,6 +64,9 @@ def test_gains_and_differences_by_hand() -> None:
     start = {seed: made(-3.0, -3.0, -3.0) for seed in (1, 2)}
     assert gain(runs, start, "a", "questions").value == pytest.approx((2.0 + 1.0 + 0.5) / 3)
     assert difference(runs, "a", "b")["nats"]["value"] == pytest.approx(1 / 3)
+    runs["b", 2]["questions"][0]["fact"] = "another"
+    with pytest.raises(ValueError, match="other facts"):
+        difference(runs, "a", "b")
 
 
 @needs_data

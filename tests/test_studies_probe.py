@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,7 @@ from studies.probe_agreement_compared import category_by_few, truth_of
 from studies.probe_agreement_sums import binomial, calibration, decided, miss_interval
 from tests.probing import people_facts, taught_lm
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def drawn(probabilities: list[float], samples: int, seed: int) -> list[int]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from instil.errors import InputError
 from instil.training import SharpnessConfig
 from instil.training.batches import MicroBatch, Reading, collate, share_of_loss
+from instil.training.group import leave_group
 from instil.training.packing import deal, pack
 from instil.training.sharpness.sharpener import Sharpener
 from instil.training.sharpness.step import Kept, Moment, sharpness_aware_step
@@ -130,13 +131,14 @@ def gathered(tensor: Tensor) -> Tensor:
 def one_rank(rank: int, ranks: int, meeting: str, out: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks)
-    found = {}
-    for name in TABLE:
-        replicated = nn.parallel.DistributedDataParallel(model_of())
-        found[f"replicated {name}"] = stepped(replicated, name, rank, ranks, gathered)
-        found[f"sharded {name}"] = stepped(sharded(), name, rank, ranks, gathered)
+    ways = {"replicated": lambda: nn.parallel.DistributedDataParallel(model_of()), "sharded": sharded}
+    found = {
+        f"{way} {name}": stepped(wrapped(), name, rank, ranks, gathered)
+        for name in TABLE
+        for way, wrapped in ways.items()
+    }
     torch.save(found, f"{out}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.slow
@@ -170,7 +172,7 @@ def training_rank(rank: int, port: int, out: str) -> None:
     torch.set_num_threads(1)
     found = {name: ran(Path(out) / name, sharpness) for name, sharpness in RUNS.items()}
     torch.save(found, f"{out}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 def ran(out: Path, sharpness: dict[str, Any]) -> dict[str, Any]:

@@ -53,4 +53,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         return WRONG_INPUT
     except (KeyboardInterrupt, typer.Abort):
         return FAILED
-    return FAILED if code == 130 else int(code or DONE)
+    if code:
+        return FAILED if code == 130 else int(code)
+    if "torch.distributed" in sys.modules:
+        from instil.training.group import leave_group
+
+        leave_group()
+    return DONE

@@ -161,7 +161,10 @@ def plan(cell: Cell, tuned: Tuned, data: Material, batch: int, seed: int) -> Seq
     roles = Roles(practice=data.practice, documents=data.documents)
     if cell.method == "pit":
         roles = replace(roles, practice_documents=data.practice_documents)
-    return method.plan(roles, method.settings({**cell.settings, "train": train_settings}))
+    chosen = {**cell.settings, "train": train_settings}
+    if cell.method == "generalize":
+        chosen = {"recipe": "paper", **chosen}
+    return method.plan(roles, method.settings(chosen))
 
 
 def noisy(cell: Cell, examples: Sequence[Example], lm: LanguageModel, seed: int) -> list[Example]:

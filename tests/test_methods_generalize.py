@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from instil.augment import FORMATS
 from instil.errors import InputError
 from instil.facts import Corpus, Document, Fact, FactSet
 from instil.ledger import Ledger
@@ -63,21 +64,29 @@ def test_questions_come_in_other_formats_with_their_answers_as_they_are() -> Non
         assert "".join(filter(str.isalnum, fact.question)) == "".join(filter(str.isalnum, original.question))
 
 
-def test_steps_are_sharpness_aware_unless_told_otherwise() -> None:
-    settings = get("generalize").settings
-    assert settings().train.sharpness is not None  # type: ignore[attr-defined]
-    assert settings({"train": {"epochs": 3}}).train.sharpness.kind == "sam"  # type: ignore[attr-defined]
-    assert settings({"train": {"sharpness": {"rho": 0.2}}}).train.sharpness.rho == 0.2  # type: ignore[attr-defined]
-    assert settings({"train": {"sharpness": None}}).train.sharpness is None  # type: ignore[attr-defined]
-    assert settings({"train": TrainConfig()}).train.sharpness is None  # type: ignore[attr-defined]
+def test_a_recipe_gives_what_is_not_given() -> None:
+    settings: Any = get("generalize").settings
+    assert settings().train.sharpness is None and settings().copies == len(settings().formats) == 6
+    assert all(name.startswith("shuffling+") for name in settings().formats)
+    paper = settings({"recipe": "paper"})
+    assert paper.formats == tuple(FORMATS) and paper.copies == 4 and paper.train.sharpness.kind == "sam"
+    assert settings({"recipe": "paper", "train": {"epochs": 3}}).train.sharpness.kind == "sam"
+    assert settings({"recipe": "paper", "train": {"sharpness": None}}).train.sharpness is None
+    assert settings({"recipe": "paper", "train": TrainConfig()}).train.sharpness is None
+    assert settings({"recipe": "paper", "copies": 1}).formats == tuple(FORMATS)
+    assert settings({"train": {"sharpness": {"rho": 0.2}}}).train.sharpness.rho == 0.2
+    assert settings({"formats": ["bullets"]}).copies == 6
     with pytest.raises(InputError, match="no such format"):
         settings({"formats": ["bullet"]})
+    with pytest.raises(InputError, match="recipe"):
+        settings({"recipe": "best"})
 
 
 def test_both_stages_are_trained_with_sharpness_aware_steps(tmp_path: Path) -> None:
     train = {"epochs": 1, "learning_rate": 2e-3, "save_seconds": 0, "batch_size": 8}
     call: dict[str, Any] = {"method": "generalize", "documents": practised_documents()}
-    teach(half_taught(), practised(), out=tmp_path / "run", config={"train": train, **SECTIONS}, **call)
+    config = {"recipe": "paper", "train": train, **SECTIONS}
+    teach(half_taught(), practised(), out=tmp_path / "run", config=config, **call)
     rows = Ledger(tmp_path / "run" / "ledger").read("stages").to_pylist()
     assert {row["stage"] for row in rows} == {"continued pre-training", "instruction tuning"}
     assert all(row["move_norm"] > 0 for row in rows)

@@ -354,6 +354,17 @@ def test_a_model_that_the_fast_way_cannot_serve_is_probed_the_plain_way(caplog: 
     assert "slow way" in caplog.text
 
 
+def test_rounding_alone_does_not_make_a_probe_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a model that was trained hard, where bfloat16 rounds by more than is common."""
+    monkeypatch.setattr("instil.probe.runner.AGREES_LOW", 0.0)
+    lm = small_lm("llama").at(torch.bfloat16)
+    row = rows_of(lm)[0]
+    assert choose_runner(lm, row).name == "shared prefix"
+    for layer in lm.model.model.layers:
+        layer.self_attn.layer_idx = 0
+    assert choose_runner(lm, row).name == "plain"
+
+
 def test_asking_leaves_the_model_as_it_was() -> None:
     lm = small_lm("llama")
     facts = people_facts(2)

@@ -261,7 +261,7 @@ def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Ca
     against += [(RECIPE, f"{name}, {how}") for name, how in (("plain", WHOLE), ("plain", HALF), ("permutation", WHOLE))]
     against += [(cell.name, cell.like) for cell in further]
     return {
-        **about(plan, "" if plan.further_worlds else "--main"),
+        **about(plan, options_of(plan)),
         "chosen": tuning["chosen"],
         "worlds": {str(world): describe(data_of(plan, world)) for world in plan.worlds},
         "before": {
@@ -292,6 +292,11 @@ def before(plan: Plan, world: int, work: Path) -> dict[str, Any]:
     return read_sealed(kept)
 
 
+def options_of(plan: Plan) -> str:
+    number, whole = len(plan.further_worlds), len(Plan().further_worlds)
+    return "" if number == whole else f"--further-worlds {number}" if number else "--main"
+
+
 def about(plan: Plan, options: str, module: str = "generalization") -> dict[str, Any]:
     return {
         "command": f"python -m studies.{module} {options}".strip(),
@@ -312,6 +317,7 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--worlds", type=int, help="the first so many worlds only")
     parser.add_argument("--main", action="store_true", help="the main cells only")
+    parser.add_argument("--further-worlds", type=int, help="the first so many worlds of the cells looked at once")
     given = parser.parse_args(None if words is None else list(words))
 
     def tell(line: str) -> None:
@@ -331,8 +337,9 @@ def main(words: Iterable[str] | None = None) -> None:
         plan = Plan()
         if given.worlds:
             plan = plan.model_copy(update={"worlds": plan.worlds[: given.worlds]})
-        if given.main:
-            plan = plan.model_copy(update={"further_worlds": ()})
+        further = 0 if given.main else given.further_worlds
+        if further is not None:
+            plan = plan.model_copy(update={"further_worlds": plan.further_worlds[:further]})
         write_json(given.out, study(plan, tuning, given.work, given.workers, tell))
 
 

@@ -104,11 +104,12 @@ def further_table(result: Result, main: set[str]) -> str:
                 signed(each["points"]),
                 each["verdict"],
                 percent(cell["kept"]),
+                times(cell["perplexity"]),
                 f"{cell['flops'] / 1e12:.1f}",
             )
         )
     return table(
-        ("cell", "right answers, %", "against", "points", "so it is", "known facts kept, %", "TFLOP"),
+        ("cell", "right answers, %", "against", "points", "so it is", "known facts kept, %", "perplexity", "TFLOP"),
         rows,
     )
 

@@ -14,7 +14,7 @@ import instil
 from instil.cli import main
 from instil.errors import InputError
 from instil.exam import Exam
-from instil.facts import Role
+from instil.facts import Corpus, Document, Role
 from instil.ledger import Ledger
 from instil.loop.compare_arms import ADDITIONS, PUBLISHED, parse_arm, read_arms
 from instil.loop.compare_plan import Forecast
@@ -22,7 +22,7 @@ from instil.loop.compare_run import Comparison
 from instil.loop.inputs import with_shortcuts
 from instil.methods import get
 from instil.model import save
-from tests.half_taught import facts, half_taught
+from tests.half_taught import TOWNS, facts, half_taught
 
 ARMS = "sft,sft+lora,sft:train.learning_rate=1e30"
 BROKEN = "sft:train.learning_rate=1e30"
@@ -219,6 +219,25 @@ def test_wrong_arms_are_found_before_anything_runs(case: str, tmp_path: Path) ->
     with pytest.raises(InputError, match=message):
         run(tmp_path / "out", methods=methods)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_documents_alone_are_compared_by_an_exam_made_of_their_text(tmp_path: Path) -> None:
+    def told(n: int, town: str) -> str:
+        after = f"In 19{n + 10} she moved with her family to the old town of {TOWNS[n % 5]}."
+        return f"Ada Number {n} was born in the small town of {town}. {after}"
+
+    lives = Corpus(Document(f"d{n}", told(n, town), f"Ada {n}") for n, town in enumerate(TOWNS))
+    config = {**CONFIG, "exam": {"resamples": 200}}
+    methods = "cpt,generalize:recipe=paper:copies=1"
+    found = instil.compare(
+        half_taught(), documents=lives, out=tmp_path / "out", methods=methods, seeds=1, budget=1e9, config=config
+    )
+    assert isinstance(found, Comparison)
+    rows = pd.read_parquet(tmp_path / "out" / "comparison.parquet")
+    asked = {arm: set(part["fact_id"]) for arm, part in rows.groupby("arm")}
+    assert len(asked) == 2 and len(set(map(frozenset, asked.values()))) == 1 and min(map(len, asked.values())) > 8
+    assert not found.failures
 
 
 def test_other_wrong_options(tmp_path: Path) -> None:

@@ -71,6 +71,33 @@ def recipe_cells() -> list[Cell]:
     return [Cell(name=RECIPE, settings=settings, like=f"formats, {WHOLE}")]
 
 
+def cheap_cells() -> list[Cell]:
+    """Sharpness-aware steps that cost 1.2 times AdamW's, as many of them as the cells with SAM take."""
+    kinds = {"SAM every 5th step": {"kind": "sam", "every": 5}, "LookSAM": {"kind": "looksam"}}
+    return [
+        Cell(
+            name=f"{augmented}, {kind}, as many steps",
+            settings=AUGMENTED[augmented],
+            sharpness=sharpness,
+            compute=0.6,
+            like=f"{augmented}, {SAM}",
+        )
+        for augmented in ("plain", "formats")
+        for kind, sharpness in kinds.items()
+    ]
+
+
+def parted_cells() -> list[Cell]:
+    """Formats that set sentences apart, each word in its place: they were the best by themselves in the first world, so
+    they are reported on the others."""
+    apart = ("bullets", "numbers", "separators", "comments")
+    titled = (*(f"heading+{name}" for name in apart[:3]), "markdown", "html", "table")
+    return [
+        Cell(name=name, settings={"formats": formats, "copies": len(formats)}, like=f"formats, {WHOLE}")
+        for name, formats in (("sentences set apart", apart), ("title first, sentences set apart", titled))
+    ]
+
+
 def further_cells() -> list[Cell]:
     """What is looked at once: each takes rate and ρ of the main cell that it is nearest to."""
 
@@ -247,7 +274,8 @@ def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Ca
     chosen = {name: Tuned(**found) for name, found in tuning["chosen"].items()}
     # World after world, so that a study that is cut off has whole worlds.
     order = [
-        *product(plan.worlds, (*main_cells(), *recipe_cells())),
+        *product(plan.worlds, (*main_cells(), *recipe_cells(), *cheap_cells())),
+        *product(plan.worlds[1:], parted_cells()),
         *product(plan.further_worlds, further_cells()),
     ]
     jobs = [Job(cell=cell, tuned=chosen[cell.tuned_as], world=world, plan=plan) for world, cell in order]
@@ -259,7 +287,9 @@ def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Ca
     further = further_cells() if plan.further_worlds else []
     against = asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM))
     against += [(RECIPE, f"{name}, {how}") for name, how in (("plain", WHOLE), ("plain", HALF), ("permutation", WHOLE))]
-    against += [(cell.name, cell.like) for cell in further]
+    against += [(cell.name, cell.like) for cell in (*cheap_cells(), *further)]
+    if len(plan.worlds) > 1:
+        against += [(cell.name, other) for cell in parted_cells() for other in (f"plain, {WHOLE}", RECIPE)]
     return {
         **about(plan, options_of(plan)),
         "chosen": tuning["chosen"],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from instil.exam.statistics import Figure, crossed
+from instil.exam.statistics import DEFAULT, Figure, crossed
 
 Run = Mapping[str, Any]
 Runs = Mapping[tuple[str, int], Run]
@@ -80,7 +81,10 @@ def perplexity(runs: Runs, before: Mapping[str, Any], cell: str) -> Figure:
 
 
 def difference(runs: Runs, first: str, second: str) -> dict[str, Any]:
-    """Accuracy of `first` less that of `second`, fact by fact, in the worlds that both have."""
+    """Accuracy of `first` less that of `second`, fact by fact, in the worlds that both have.
+
+    `at_least` is the lower end of the one-sided interval of 95 %.
+    """
     worlds = [world for world in worlds_of(runs, first) if (second, world) in runs]
     values, subjects, seeds, base = [], [], [], []
     for world in worlds:
@@ -91,12 +95,14 @@ def difference(runs: Runs, first: str, second: str) -> dict[str, Any]:
             subjects.append(f"{world} {one['subject']}")
             seeds.append(world)
     found, share = crossed(values, subjects, seeds), mean(base)
+    one_sided = crossed(values, subjects, seeds, replace(DEFAULT, level=0.9)).low
     ends = {"value": found.value, "low": found.low, "high": found.high}
     return {
         "first": first,
         "second": second,
         "worlds": worlds,
         "points": found.to_dict(),
+        "at_least": one_sided,
         "relative": {name: None if end is None else end / share for name, end in ends.items()} if share else None,
         "verdict": verdict(found),
     }

@@ -20,8 +20,10 @@ from studies.generalization import (
     SMALL,
     WHOLE,
     Job,
+    cheap_cells,
     further_cells,
     main_cells,
+    parted_cells,
     recipe_cells,
     result_of,
     teach_people,
@@ -32,7 +34,8 @@ from studies.generalization_run import Cell, Tuned, cost_of, is_taught, noisy, p
 from studies.generalization_worlds import DEVELOPMENT, Data, data
 
 TINY = SMALL.model_copy(update={"people": 4, "wordings": 2, "practice": 4, "known": 12, "budget": 4e10, "points": 2})
-CELLS = {cell.name: cell for cell in (*main_cells(), *recipe_cells(), *further_cells())}
+EVERY = (*main_cells(), *recipe_cells(), *cheap_cells(), *parted_cells(), *further_cells())
+CELLS = {cell.name: cell for cell in EVERY}
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -156,7 +159,7 @@ class TestData:
 
 class TestCells:
     def test_names_and_what_they_are_like(self) -> None:
-        assert len(CELLS) == len(main_cells()) + len(recipe_cells()) + len(further_cells())
+        assert len(CELLS) == len(EVERY)
         assert {cell.tuned_as for cell in CELLS.values()} == {cell.name for cell in main_cells()}
 
     @pytest.mark.parametrize("name", [name for name in CELLS if not name.startswith("only ")])
@@ -222,9 +225,12 @@ class TestARun:
 
 def test_the_page_tells_of_every_cell() -> None:
     names = [cell.name for cell in main_cells()]
-    runs = {(name, world): made_run(1, 0.5, 0, 0.25) for name in (*names, RECIPE, "token noise") for world in (1, 2)}
+    others = [RECIPE, "token noise", *(cell.name for cell in (*cheap_cells(), *parted_cells()))]
+    runs = {(name, world): made_run(1, 0.5, 0, 0.25) for name in (*names, *others) for world in (1, 2)}
     pairs = asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM))
     pairs += [("token noise", f"plain, {WHOLE}"), (RECIPE, f"plain, {WHOLE}"), (RECIPE, f"plain, {HALF}")]
+    pairs += [(cell.name, cell.like) for cell in cheap_cells()]
+    pairs += [(cell.name, RECIPE) for cell in parted_cells()]
     result = {
         "command": "python -m studies.generalization",
         "commit": "0123456789ab",
@@ -241,3 +247,8 @@ def test_the_page_tells_of_every_cell() -> None:
     for name in AUGMENTED:
         assert text.count(f"| {name} |") == 3
     assert "| token noise |" in text and "no difference" in text
+    for each, low in zip(result["differences"][-6:-2], (-0.009, -0.011, 0.02, None), strict=True):
+        each["at_least"] = low
+    cheap = page(result).partition("## Cheap sharpness")[2].partition("## ")[0]
+    assert (cheap.count("| met |"), cheap.count("| not shown |"), cheap.count("| – | – |")) == (2, 1, 1)
+    assert all(f"| {cell.name} |" in text for cell in parted_cells())

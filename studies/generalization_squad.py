@@ -40,7 +40,7 @@ TUNING = HERE / "results" / "generalization_squad_tuning.json"
 WORK = Path("runs") / "generalization-squad"
 PLAN = Plan(
     worlds=(1, 2, 3), further_worlds=(), people=48, wordings=0, practice=64, known=0, budget=6e12,
-    points=4, rates=(3e-4, 1e-3), rhos=(0.15, 0.5), kept_worlds=(),
+    points=4, rates=(3e-4, 1e-3, 3e-3), rhos=(0.15, 0.5), kept_worlds=(),
 )  # fmt: skip
 """Seeds draw passages; `people` counts them."""
 

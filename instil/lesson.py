@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from instil.probe import Category, ExemplarSets, MasteryMap, ProbeConfig
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel
-    from instil.training import Budget, Meter, Objective, Stage, TrainConfig, TrainResult
+    from instil.training import Budget, Meter, Objective, Progress, Stage, TrainConfig, TrainResult
     from instil.training.stopping import Stop
 
 Record = Callable[[str, Sequence[Mapping[str, Any]], str], object]
@@ -31,6 +32,9 @@ Keep = Callable[[str, int, "LanguageModel"], str | None]
 
 Tell = Callable[[str, int, int | None], None]
 """Reports progress: what is being done, how much is done, how much there is in all (when that is known)."""
+
+Watch = Callable[[str, "Progress"], None]
+"""Is shown the stage's name and its progress at each epoch's end, before the stop is asked."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,11 @@ class Lesson:
         practice_documents: the documents that `practice` asks about.
         meter: what has been spent, by purpose.
         budget: what may be spent.
+
+    Whoever makes a lesson may give a `watch`, which is shown the model at the end of every whole epoch of every stage:
+    `progress.model` has fp32 weights, and adapters beside them where those are trained. It can end nothing, is not
+    charged, and leaves the weights as they would have been. When a lesson is resumed, finished stages are not shown
+    again; epochs behind an unfinished stage's last checkpoint are trained and shown again, with the same weights.
     """
 
     def __init__(
@@ -101,6 +110,7 @@ class Lesson:
         guard: Callable[[Sequence[str]], None] = lambda texts: None,
         tracking: Path | None = None,
         keep: Keep = lambda stage, order, model: None,
+        watch: Watch | None = None,
     ) -> None:
         roles.check_disjoint()
         self.roles = roles
@@ -112,7 +122,7 @@ class Lesson:
         self._learner: LanguageModel | None = None
         self._exemplars, self._probe_config = exemplars, probe_config
         self._folder, self._run_id, self._record, self._tell = folder, run_id, record, tell
-        self._guard, self._keep = guard, keep
+        self._guard, self._keep, self._watch = guard, keep, watch
         self._tracking = tracking or folder / "tracking"
         self._verbs = 0
         self._state = f"{run_id}:before"
@@ -238,6 +248,7 @@ class Lesson:
                 stage.training,
                 out=folder,
                 stop=stop,
+                watch=None if self._watch is None else partial(self._watch, stage.name),
                 objective=objective,
                 meter=self.meter,
                 budget=budget or self.budget,

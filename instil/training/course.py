@@ -31,7 +31,7 @@ from instil.training.precision import autocast_dtype
 from instil.training.recomputing import recomputing
 from instil.training.sharpness.sharpener import Sharpener
 from instil.training.step import Step
-from instil.training.stopping import Decision, Progress, Stop
+from instil.training.stopping import Decision, Progress, Stop, Watch
 from instil.training.trainable import Trainee, some
 
 
@@ -77,11 +77,12 @@ class Course(TrainerCallback):
         meter: Meter,
         *,
         stop: Stop | None,
+        watch: Watch | None,
         budget: Budget | None,
         log: Callable[[dict[str, float]], None] | None,
     ) -> None:
         self.lm, self.ready, self.folder, self.config, self.meter = lm, ready, folder, config, meter
-        self.stop, self.budget, self.log = stop, budget or Budget(), log
+        self.stop, self.watch, self.budget, self.log = stop, watch, budget or Budget(), log
         self.memory = Memory()
         self._before = meter.to_dict()
         self._saved_at = time.monotonic()
@@ -269,8 +270,8 @@ class Course(TrainerCallback):
         memory.losses_of_epoch.clear()
         if len(memory.epoch_losses) == 1:
             self.check_reached()
-        if self.stop is not None:
-            self._decide(state, control)
+        if self.watch is not None or self.stop is not None:
+            self._look(state, control)
         ending = control.should_training_stop or len(memory.epoch_losses) >= self.config.epochs
         control.should_save = not ending and self.config.save_every != "never" and self._time_to_save()
 
@@ -278,12 +279,21 @@ class Course(TrainerCallback):
         self._saved_at = time.monotonic()
         self._prune_best()
 
-    def _decide(self, state: TrainerState, control: TrainerControl) -> None:
-        assert self.stop is not None
+    def _look(self, state: TrainerState, control: TrainerControl) -> None:
+        """Let `watch` see the model, then `stop` decide."""
+        progress = self._progress(state)
+        self.lm.model.eval()
+        if self.watch is not None:
+            with undisturbed(self.lm.model), self.meter.timing(None):
+                self.watch(progress)
+        if self.stop is not None:
+            self._decide(progress, self.stop, control)
+
+    def _progress(self, state: TrainerState) -> Progress:
         memory = self.memory
         self._update()
         training = memory.cost.get("training", {})
-        progress = Progress(
+        return Progress(
             epoch=len(memory.epoch_losses),
             step=state.global_step,
             loss=memory.epoch_losses[-1],
@@ -293,9 +303,11 @@ class Course(TrainerCallback):
             model=self.lm,
             history=tuple(memory.decisions),
         )
-        self.lm.model.eval()
+
+    def _decide(self, progress: Progress, stop: Stop, control: TrainerControl) -> None:
+        memory = self.memory
         with undisturbed(self.lm.model), self.meter.timing(None):
-            answer = self.stop(progress)
+            answer = stop(progress)
         decision = _agreed(answer if isinstance(answer, Decision) else Decision(stop=bool(answer)))
         memory.decisions.append(decision)
         if decision.best:

@@ -145,6 +145,7 @@ class Meter:
         factors = {id(part) for module in model.modules() if _is_osf(module) for part in module.children()}
         factors |= {id(part) for module in model.modules() if id(module) in factors for part in module.modules()}
         for module in model.modules():
+            module.__dict__.pop("attended_pairs", None)  # said of a pass that nobody counted
             if _is_osf(module):
                 hooks.append(module.register_forward_hook(self._osf))
             elif _is_linear(module):

@@ -17,7 +17,7 @@ from instil.training.examples import Example
 from instil.training.meter import Meter
 from instil.training.objectives import Objective
 from instil.training.step import Step, plain_step
-from instil.training.stopping import Decision, Stop
+from instil.training.stopping import Decision, Stop, Watch
 from instil.training.trainable import Trainee, merge, some, trainee
 
 FINAL, RESULT = "final.safetensors", "result.json"
@@ -87,6 +87,7 @@ def train(
     *,
     out: str | Path,
     stop: Stop | None = None,
+    watch: Watch | None = None,
     objective: Objective | None = None,
     step: Step = plain_step,
     budget: Budget | None = None,
@@ -106,6 +107,9 @@ def train(
         out: folder for checkpoints and, at the end, the result; a run that is finished there is not run again. Remove
             it when it is no longer needed.
         stop: called at each epoch's end; see `instil.training.stopping`.
+        watch: is shown the same as `stop`, before it, at the end of every whole epoch; can end nothing, and what it
+            computes is not charged. Not called again for epochs that a resumed run does not train again; those behind
+            the last checkpoint are trained again, to the same weights, and shown again.
         objective: a term that is added to the loss.
         step: how a window becomes gradients.
         budget: ends the run at the optimiser step that reaches it.
@@ -135,7 +139,7 @@ def train(
     with undisturbed(lm.model), trainee(lm.model, config) as ready:
         if (folder / RESULT).is_file():
             return _finished(lm, ready, config, folder, meter)
-        course = Course(lm, ready, folder, config, meter, stop=stop, budget=budget, log=log)
+        course = Course(lm, ready, folder, config, meter, stop=stop, watch=watch, budget=budget, log=log)
         course.run(examples, objective, step)
         return _finish(course)
 

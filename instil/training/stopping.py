@@ -53,6 +53,9 @@ class Progress:
 
 Stop = Callable[[Progress], "Decision | bool"]
 
+Watch = Callable[[Progress], None]
+"""Looks at the model at an epoch's end, before `Stop` is asked, and changes nothing."""
+
 
 def no_longer_improving(
     measure: Callable[[Any], float], *, patience: int = 2, smallest_gain: float = 0.0, higher_is_better: bool = True

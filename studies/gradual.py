@@ -1,0 +1,381 @@
+"""Gradual learning: does a first stage on half-known facts help, and what keeps old facts while new ones are taught?
+
+    python -m studies.gradual --tune      learning rates and settings, on development subjects
+    python -m studies.gradual             the arms, on test subjects
+    python -m studies.gradual --small     both in ten minutes on one base, to see that it works; results under runs/
+
+It has two bases, `people` and `entityquestions`; the second needs the public data (INSTIL_DATA). Every arm is a method
+of Instil through a real lesson, watched at each epoch's end. The figure of merit was fixed before anything was tried:
+forgetting at equal acquisition (`gradual_measure`), read where 50, 75 and 90 % of the best arm's final acquisition is
+reached. A finished run is not run again: an interrupted study goes on where it stopped.
+
+Arms that existing methods cannot express, and that are therefore not there yet:
+
+| arm | what it needs |
+|---|---|
+| stage 2 with *random* facts in place of those that rose (same number and categories) | a control in `gradual` |
+| stage 2 from the base instead of from stage 1 | a lesson that goes back to its start |
+| three stages | a number of rounds in `gradual` |
+| two rounds on all data | `sft` in two stages |
+| replay only, nothing taught | a method, or `sft` without its target |
+| a continuous form that re-weights facts by exact p at every epoch | weights a fact, and epochs as verbs |
+| the noise floor: other exemplars, nothing trained | no arm: probes of the base (HighlyKnown only is an arm) |
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from instil.files import read_sealed, write_json, write_sealed
+from instil.loop.hardware import commit, hardware
+from instil.probe import Category
+from studies.generalization import one_thread
+from studies.gradual_bases import BASES, SIZES, BaseName, Material, Sizes, Split, mastery_of, material
+from studies.gradual_measure import READINGS, acquired, lost, made_up_share, mean, perplexity, reading
+from studies.gradual_run import Arm, Tuned, before, in_words, run
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "gradual.json"
+TUNING = HERE / "results" / "gradual_tuning.json"
+WORK = Path("runs") / "gradual"
+
+FINE_TUNING, ONE_STAGE, GRADUAL = "sft", "one stage, MaybeKnown", "gradual"
+
+
+def natural_arms() -> list[Arm]:
+    """All facts as they come: to the last epoch, and stopped early; then with what is commonly added."""
+    return [
+        Arm(name=FINE_TUNING, method="sft"),
+        Arm(name="sft, early stop", method="sft", settings={"early_stop": True}, like=FINE_TUNING),
+        Arm(name="sft, replay", method="sft", settings={"replay_ratio": 0.5}, grid={"replay_ratio": (0.25, 0.5)}),
+        Arm(name="sft, KL", method="sft", settings={"kl_weight": 1.0}, grid={"kl_weight": (0.1, 1.0)}),
+        Arm(
+            name="sft, LoRA",
+            method="sft",
+            settings={"train": {"adapter": {"kind": "lora"}}},
+            grid={"train.adapter.r": (8, 32)},
+            rate_factor=5.0,
+        ),
+        Arm(
+            name="sft, OSF",
+            method="sft",
+            settings={"train": {"adapter": {"kind": "osf"}}},
+            grid={"train.adapter.preserved": (0.5, 0.9)},
+        ),
+    ]
+
+
+def one_category_arms() -> list[Arm]:
+    """One category of the taught facts only: to the last epoch, and stopped early."""
+    found = []
+    for category in Category:
+        settings: dict[str, Any] = {"categories": [str(category)]}
+        early = {**settings, "early_stop": True}
+        one_stage = category is Category.MAYBE_KNOWN
+        name = ONE_STAGE if one_stage else f"{category} only, early stop"
+        like = "" if one_stage else FINE_TUNING
+        found += [
+            Arm(name=f"{category} only", method="sft", settings=settings, like=like or ONE_STAGE, epoch_factor=2),
+            Arm(name=name, method="sft", settings=early, like=like, epoch_factor=2),
+        ]
+    return found
+
+
+def gradual_arms() -> list[Arm]:
+    """The paper's two stages."""
+    return [
+        Arm(name=GRADUAL, method="gradual"),
+        Arm(name="gradual, to the last epoch", method="gradual", settings={"early_stop": False}, like=GRADUAL),
+        Arm(name="gradual, no replay", method="gradual", settings={"replay_ratio": 0.0}, like=GRADUAL, once=True),
+    ]
+
+
+def arms() -> list[Arm]:
+    return [*natural_arms(), *one_category_arms(), *gradual_arms()]
+
+
+class Plan(BaseModel):
+    """Sizes and settings that all arms share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bases: tuple[BaseName, ...] = Field(default=BASES, description="what is taught")
+    seeds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), description="of the facts drawn and the order of training")
+    once_seeds: tuple[int, ...] = Field(default=(1, 2), description="of the arms that are looked at once")
+    tuning_seed: int = Field(default=0, description="of the development facts that settings are chosen on")
+    sizes: dict[BaseName, Sizes] = Field(default_factory=lambda: dict(SIZES), description="facts of each kind")
+    epochs: int = Field(default=12, ge=1, description="at most, in each stage")
+    batch: int = Field(default=32, ge=1, description="examples an optimiser step")
+    budget: float | None = Field(
+        default=6e13, description="operations that an arm may spend, deciding probes included; None: no limit"
+    )
+    rates: tuple[float, ...] = Field(default=(3e-5, 1e-4, 3e-4), description="learning rates tried")
+    grids: bool = Field(default=True, description="also try the settings of an arm's grid, all combinations")
+
+
+SMALL = Plan(
+    bases=("people",),
+    seeds=(1,),
+    once_seeds=(1,),
+    sizes={"people": Sizes(target=160, development=24, replay=60, held_back=160, untaught=32, general=8)},
+    epochs=3,
+    rates=(3e-4,),
+    grids=False,
+)
+
+
+class Job(BaseModel):
+    """One run of one arm."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arm: Arm
+    tuned: Tuned
+    base: BaseName
+    split: Split
+    seed: int
+    plan: Plan
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides its result; not which other runs the plan has, nor what else is tried."""
+        plan = self.plan.model_dump(mode="json", include={"epochs", "batch", "budget"})
+        arm = self.arm.model_dump(mode="json", include={"name", "method", "settings", "epoch_factor"})
+        plan["sizes"] = self.sizes.model_dump(mode="json")
+        return {**self.model_dump(mode="json", exclude={"plan", "arm"}), "arm": arm, "plan": plan}
+
+    @property
+    def sizes(self) -> Sizes:
+        return self.plan.sizes[self.base]
+
+    @property
+    def name(self) -> str:
+        tuned = "-".join([f"{self.tuned.rate:g}", *(f"{value}" for value in self.tuned.settings.values())])
+        name = f"{self.base}-{self.split}-{self.arm.name}-{self.seed}-{tuned}".replace(".", "_")
+        return "".join(c if c.isalnum() or c == "_" else "-" for c in name)
+
+    def file(self, work: Path) -> Path:
+        return work / f"{self.name}.json"
+
+    def material(self, work: Path) -> Material:
+        return material(self.base, self.split, self.seed, work / "bases", self.sizes)
+
+
+# ---------------------------------------------------------------------- running
+
+
+def work_through(jobs: Sequence[Job], work: Path, workers: int, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The results of the jobs in their order; several processes of one thread each.
+
+    The bases are asked first, once and for all; then each base, split and seed is measured as it is; then the arms.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    todo = [job for job in jobs if not job.file(work).exists()]
+    tell(f"{len(jobs)} runs, {len(jobs) - len(todo)} of them done")
+    if todo:
+        for base in sorted({job.base for job in todo}):
+            tell(f"what {base} knows")
+            mastery_of(base, work / "bases")
+        starts = {(job.base, job.split, job.seed): job for job in todo}
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=one_thread) as pool:
+            for line in pool.map(partial(measure_start, work=work), starts.values()):
+                tell(line)
+            for number, line in enumerate(pool.map(partial(teach, work=work), todo), start=1):
+                tell(f"{number}/{len(todo)} {line}")
+    return [result_of(job, work) for job in jobs]
+
+
+def measure_start(job: Job, work: Path) -> str:
+    start_of(job, work)
+    return f"{job.base}, {job.split} subjects, seed {job.seed}: measured before"
+
+
+def start_of(job: Job, work: Path) -> dict[str, Any]:
+    """The base as it is, measured on the facts of a job; on disk once measured."""
+    kept = work / f"before-{job.base}-{job.split}-{job.seed}.json"
+    sizes = job.sizes.model_dump(mode="json")
+    if not kept.exists():
+        write_sealed(kept, {"sizes": sizes, **before(job.material(work))})
+    found = read_sealed(kept)
+    if found["sizes"] != sizes:
+        raise SystemExit(f"{kept} is of another plan: remove {work}, or give another --work")
+    return found
+
+
+def teach(job: Job, work: Path) -> str:
+    found = run(
+        job.arm,
+        job.tuned,
+        job.material(work),
+        start_of(job, work),
+        epochs=job.plan.epochs,
+        batch=job.plan.batch,
+        budget=job.plan.budget,
+    )
+    write_sealed(job.file(work), {"job": job.identity, **found})
+    return f"{job.name}: {in_words(found)}"
+
+
+def result_of(job: Job, work: Path) -> dict[str, Any]:
+    found = read_sealed(job.file(work))
+    if found["job"] != job.identity:
+        raise SystemExit(f"{job.file(work)} is of another plan: remove {work}, or give another --work")
+    return found
+
+
+# --------------------------------------------------------------------- choosing
+
+
+def candidates(arm: Arm, plan: Plan) -> list[Tuned]:
+    """What is tried of an arm."""
+    grid = arm.grid if plan.grids else {}
+    return [
+        Tuned(rate=rate * arm.rate_factor, settings=dict(zip(grid, values, strict=True)))
+        for rate, *values in product(plan.rates, *grid.values())
+    ]
+
+
+def tune(plan: Plan, work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Every arm that is tuned by itself, on development subjects; of each the best is chosen, by `score`."""
+    own = [arm for arm in arms() if not arm.like]
+    jobs = [
+        Job(arm=arm, tuned=tuned, base=base, split="development", seed=plan.tuning_seed, plan=plan)
+        for base in plan.bases
+        for arm in own
+        for tuned in candidates(arm, plan)
+    ]
+    found = list(zip(jobs, work_through(jobs, work, workers, tell), strict=True))
+    tried: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for base in plan.bases:
+        results = [(job, result) for job, result in found if job.base == base]
+        best = max(final_acquisition(result) for _, result in results)
+        tried[base] = {arm.name: [] for arm in own}
+        for job, result in results:
+            row = {**job.tuned.model_dump(), "score": score(result, best), **summary(result, best)}
+            tried[base][job.arm.name].append(row)
+    chosen = {
+        base: {
+            name: {key: min(rows, key=lambda row: row["score"])[key] for key in ("rate", "settings")}
+            for name, rows in by_arm.items()
+        }
+        for base, by_arm in tried.items()
+    }
+    return {**about(plan, "--tune"), "tried": tried, "chosen": chosen}
+
+
+def score(result: dict[str, Any], best: float) -> list[float]:
+    """Forgetting, the mean over the readings; one that is never reached counts as everything forgotten. The less the
+    better; then the more acquired the better."""
+    read = [reading(result["curve"], share, best) for share in READINGS]
+    return [mean([1.0 if one is None else one for one in read]), -final_acquisition(result)]
+
+
+def final_acquisition(result: dict[str, Any]) -> float:
+    return acquired(result["end"]["quick"])
+
+
+def summary(result: dict[str, Any], best: float) -> dict[str, Any]:
+    """A run's figures without its facts."""
+    return {
+        "acquired": final_acquisition(result),
+        "lost": lost(result["curve"][0], result["end"]["quick"]),
+        "readings": {f"{share:g}": reading(result["curve"], share, best) for share in READINGS},
+        "made_up": made_up_share(result["end"]["quick"]),
+        "perplexity": perplexity(result["end"]["quick"]),
+        "flops": sum(cost["flops"] for cost in result["cost"].values()),
+        "seconds": result["seconds"],
+    }
+
+
+# -------------------------------------------------------------------- reporting
+
+
+def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """The arms on test subjects. Runs keep their facts, a digit each, in the order of the material."""
+    jobs = [
+        Job(arm=arm, tuned=Tuned(**tuning["chosen"][base][arm.tuned_as]), base=base, split="test", seed=seed, plan=plan)
+        for seed in plan.seeds  # seed after seed, so that a study that is cut off has whole seeds
+        for base in plan.bases
+        for arm in arms()
+        if seed in plan.once_seeds or not arm.once
+    ]
+    found = list(zip(jobs, work_through(jobs, work, workers, tell), strict=True))
+    best = {base: best_final(base, found) for base in plan.bases}
+    first = {(job.base, job.seed): job for job in jobs}
+    return {
+        **about(plan, ""),
+        "chosen": tuning["chosen"],
+        "best_final_acquisition": best,
+        "materials": {f"{base} {seed}": job.material(work).described() for (base, seed), job in first.items()},
+        "before": {f"{base} {seed}": start_of(job, work) for (base, seed), job in first.items()},
+        "runs": [
+            {**job.identity, **{name: value for name, value in result.items() if name != "job"},
+             "summary": summary(result, best[job.base])}
+            for job, result in found
+        ],
+    }  # fmt: skip
+
+
+def best_final(base: str, found: Sequence[tuple[Job, dict[str, Any]]]) -> float:
+    """The final acquisition of the arm that acquires most, the mean over its seeds."""
+    finals: dict[str, list[float]] = {}
+    for job, result in found:
+        if job.base == base:
+            finals.setdefault(job.arm.name, []).append(final_acquisition(result))
+    return max(map(mean, finals.values()))
+
+
+def about(plan: Plan, options: str) -> dict[str, Any]:
+    return {
+        "command": f"python -m studies.gradual {options}".strip(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "hardware": hardware(),
+        "plan": plan.model_dump(mode="json"),
+    }
+
+
+def main(words: Iterable[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--tune", action="store_true", help="choose rates and settings on development subjects")
+    parser.add_argument("--small", action="store_true", help="both in about ten minutes, results under runs/")
+    parser.add_argument("--work", type=Path, default=WORK, help="where finished runs are kept")
+    parser.add_argument("--out", type=Path, help="where the results go (default: the committed files)")
+    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    parser.add_argument("--seeds", type=int, help="the first so many seeds only")
+    parser.add_argument("--bases", nargs="+", choices=BASES, help="these bases only")
+    given = parser.parse_args(None if words is None else list(words))
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    plan = SMALL if given.small else Plan()
+    if given.bases:
+        plan = plan.model_copy(update={"bases": tuple(given.bases)})
+    if given.seeds:
+        plan = plan.model_copy(update={"seeds": plan.seeds[: given.seeds]})
+    if given.small:
+        small = given.work / "small"
+        tuning = tune(plan, small, given.workers, tell)
+        write_json(given.out or given.work / "small.json", study(plan, tuning, small, given.workers, tell))
+    elif given.tune:
+        write_json(given.out or TUNING, tune(plan, given.work, given.workers, tell))
+    else:
+        tuning = json.loads(TUNING.read_text(encoding="utf-8"))
+        write_json(given.out or RESULTS, study(plan, tuning, given.work, given.workers, tell))
+
+
+if __name__ == "__main__":
+    main()

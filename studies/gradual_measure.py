@@ -1,0 +1,297 @@
+"""What the study of gradual learning measures: a quick look for each point of a curve, a full look at the end, and the
+figure of merit, *forgetting at equal acquisition*.
+
+A fact is right when at least half of its answers are: greedy ones, one for each wording and exemplar set. Acquisition
+is the share of the taught facts that are right in wordings nobody trained on. Forgetting is the points lost since
+before on facts that the base knows and that are neither taught nor replayed. Made up is what the exam calls so: of
+facts that were not known and are never taught, a wrong answer, no abstention, that the model gives with a probability
+of at least one half. All are kept fact by fact, a digit each, so that arms can be compared fact by fact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from instil.exam import Exam, ExamConfig, Figure, Item, ModelAnswerer, crossed, made_up, sit
+from instil.exam.claims import confidence_is_known
+from instil.exam.paper import HELD_BACK
+from instil.facts import FactSet
+from instil.model import LanguageModel
+from instil.probe import (
+    ExemplarSets,
+    Mastery,
+    ProbeConfig,
+    Question,
+    ask,
+    could_be_guessed,
+    next_token_nll,
+    questions_of,
+)
+from studies.gradual_bases import Material
+
+READINGS = (0.5, 0.75, 0.9)
+"""Shares of the best arm's final acquisition at which forgetting is read."""
+
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+UNSCORED = "-"
+
+Look = Mapping[str, Any]
+"""What was seen of one state of the model, see `quick`."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many exemplar sets a look asks with.
+
+    Attributes:
+        taught: for each wording of the taught facts that nobody trains on.
+        held_back: for known facts.
+        untaught: for made-up answers, and for the confidence in them.
+    """
+
+    taught: int
+    held_back: int
+    untaught: int
+
+
+QUICK = Depth(taught=2, held_back=4, untaught=2)
+FULL = Depth(taught=4, held_back=10, untaught=4)
+
+
+# ---------------------------------------------------------------------- looking
+
+
+def quick(lm: LanguageModel, material: Material, depth: Depth = QUICK) -> dict[str, Any]:
+    """One point of a curve, by the exact engine. Facts are in the order of the material.
+
+    Returns:
+        `taught`, a digit for each taught fact: its right answers in untrained wordings, of `taught_of`. `held_back`, of
+        `held_back_of`, likewise in the first wording. `made_up`, 1 or 0 for each fact that is never taught, "-" where
+        the model's confidence in its wrong answer cannot be scored. `nll` (nats) and `nll_tokens` of general text.
+    """
+    taught, wordings = asked_in_untrained_wordings(lm, material, depth.taught)
+    held_back = right_answers(lm, questions_of(material.held_back), material.sets, depth.held_back)
+    sums = next_token_nll(lm, material.general)
+    return {
+        "taught": digits(taught),
+        "taught_of": wordings * depth.taught,
+        "held_back": digits(held_back),
+        "held_back_of": depth.held_back,
+        "made_up": made_up_answers(lm, material.untaught, material.sets, depth.untaught),
+        "nll": sum(nll for nll, _ in sums),
+        "nll_tokens": sum(count for _, count in sums),
+    }
+
+
+def full(lm: LanguageModel, material: Material) -> dict[str, Any]:
+    """All that is measured at the end: a look with more exemplar sets, and the taught facts' mastery as worded.
+
+    Returns:
+        What `quick` does, and a character for each taught fact: `category` (H, M, W or U, of ten exemplar sets in the
+        wording that is trained), `as_worded` (right answers of ten) and `guessed` (1: its category could be reached
+        without its subject).
+    """
+    config = ProbeConfig(decode=False)
+    questions = questions_of(material.target)
+    answers = list(ask(lm, questions, material.sets.first(config.exemplar_sets), config))
+    rows = [Mastery.of(question, answer) for question, answer in zip(questions, answers, strict=True)]
+    return {
+        **quick(lm, material, FULL),
+        "category": "".join(row.category[0] for row in rows),
+        "as_worded": digits([sum(row.greedy_right_by_set) for row in rows]),
+        "guessed": "".join(str(int(could_be_guessed(row))) for row in rows),
+    }
+
+
+def asked_in_untrained_wordings(lm: LanguageModel, material: Material, sets: int) -> tuple[list[int], int]:
+    """Right answers to each taught fact in wordings that nobody trains on, and how many such wordings it has.
+
+    Raises:
+        ValueError: facts have none, or not equally many.
+    """
+    wordings = [material.wordings[fact.id].asked for fact in material.target]
+    number = len(wordings[0])
+    if not number or any(len(texts) != number for texts in wordings):
+        raise ValueError("taught facts need equally many wordings that are only asked")
+    questions = [
+        replace(question, id=f"{question.id}#{place}", text=text)
+        for question, texts in zip(questions_of(material.target), wordings, strict=True)
+        for place, text in enumerate(texts)
+    ]
+    found = right_answers(lm, questions, material.sets, sets)
+    return [sum(found[start : start + number]) for start in range(0, len(found), number)], number
+
+
+def right_answers(lm: LanguageModel, questions: Sequence[Question], exemplars: ExemplarSets, sets: int) -> list[int]:
+    """How many of the first `sets` exemplar sets give a right greedy answer, question by question."""
+    config = ProbeConfig(exemplar_sets=sets, decode=False, prior=False)
+    return [sum(answer.greedy_right_by_set) for answer in ask(lm, questions, exemplars.first(sets), config)]
+
+
+def made_up_answers(lm: LanguageModel, facts: FactSet, exemplars: ExemplarSets, sets: int) -> str:
+    """Whether the answers to facts that are never taught are made up, as the exam rules."""
+    exam = Exam(
+        items=tuple(Item(HELD_BACK, 0, question) for question in questions_of(facts)),
+        exemplars=exemplars.first(sets),
+        general_texts=(),
+        config=ExamConfig(confidence_sets=sets, openings=0),
+        probe_config=ProbeConfig(exemplar_sets=sets, prior=False),
+    )
+    answers = sit(exam, ModelAnswerer(lm)).first(HELD_BACK)
+    return "".join(
+        str(int(made_up(answer, exam))) if confidence_is_known(answer, exam) else UNSCORED
+        for answer in (answers[fact.id] for fact in facts)
+    )
+
+
+def digits(counts: Sequence[int]) -> str:
+    """A character a count, below 36.
+
+    >>> digits([0, 4, 10])
+    '04a'
+    """
+    return "".join(DIGITS[count] for count in counts)
+
+
+# ---------------------------------------------------------------------- figures
+
+
+def rights(counts: str, of: int) -> list[float]:
+    """1.0 for each fact of which at least half of the answers are right, 0.0 for the others.
+
+    >>> rights("0124", 4)
+    [0.0, 0.0, 1.0, 1.0]
+    """
+    return [float(2 * DIGITS.index(count) >= of) for count in counts]
+
+
+def taught_right(look: Look) -> list[float]:
+    return rights(look["taught"], look["taught_of"])
+
+
+def held_back_right(look: Look) -> list[float]:
+    return rights(look["held_back"], look["held_back_of"])
+
+
+def made_up_share(look: Look) -> float | None:
+    """Of the facts that are never taught, the share whose answer is made up; None where none could be scored."""
+    marks = [float(mark) for mark in look["made_up"] if mark != UNSCORED]
+    return mean(marks) if marks else None
+
+
+def perplexity(look: Look) -> float:
+    """Of the general texts."""
+    return math.exp(look["nll"] / look["nll_tokens"])
+
+
+def acquired(look: Look) -> float:
+    return mean(taught_right(look))
+
+
+def lost(start: Look, look: Look) -> float:
+    """Points lost since `start`, as a share of the known facts; below zero where more are right than before."""
+    return mean(held_back_right(start)) - mean(held_back_right(look))
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place on a curve: `share` of the way from point `left` to the one behind it."""
+
+    left: int
+    share: float
+
+
+def place_of(curve: Sequence[Look], level: float) -> Place | None:
+    """Where acquisition first reaches `level`, interpolated linearly between points; None where it never does.
+
+    Args:
+        curve: the base as it was, then the points.
+        level: of acquisition.
+    """
+    found = [acquired(look) for look in curve]
+    if found[0] >= level:
+        return Place(0, 0.0)
+    for left, (before, now) in enumerate(pairwise(found)):
+        if now >= level:
+            return Place(left, (level - before) / (now - before))
+    return None
+
+
+def at(curve: Sequence[Look], place: Place, value: Callable[[Look], Sequence[float]]) -> list[float]:
+    """The value of each fact at a place of the curve; between two points it is between theirs."""
+    before, now = (value(look) for look in (curve[place.left], curve[min(place.left + 1, len(curve) - 1)]))
+    return [one + place.share * (other - one) for one, other in zip(before, now, strict=True)]
+
+
+def reading(curve: Sequence[Look], share: float, best: float) -> float | None:
+    """Forgetting where acquisition first reaches `share` of `best`, the best arm's final acquisition; None where it
+    never does."""
+    place = place_of(curve, share * best)
+    return None if place is None else mean(lost_by_fact(curve, place))
+
+
+def lost_by_fact(curve: Sequence[Look], place: Place) -> list[float]:
+    """1 for each known fact that was right at the curve's start and is not at the place, -1 for the other way round."""
+    start = held_back_right(curve[0])
+    return [was - now for was, now in zip(start, at(curve, place, held_back_right), strict=True)]
+
+
+def final(curve: Sequence[Look]) -> float:
+    return acquired(curve[-1])
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Forgetting of one arm less that of another at one reading, fact by fact.
+
+    Attributes:
+        figure: the mean with its interval; seeds and subjects are resampled. None where no seed has both readings.
+        seeds: that have both.
+        missing: seeds in which one of the two never reaches the reading.
+    """
+
+    figure: Figure | None
+    seeds: tuple[int, ...]
+    missing: tuple[int, ...]
+
+
+def forgetting_difference(
+    first: Mapping[int, Sequence[Look]],
+    second: Mapping[int, Sequence[Look]],
+    subjects: Mapping[int, Sequence[str]],
+    share: float,
+    best: float,
+) -> Paired:
+    """How much more `first` forgets than `second` where both have acquired the same.
+
+    Args:
+        first: curves by seed; both arms of a seed have the same known facts.
+        second: likewise.
+        subjects: by seed, of the known facts in their order.
+        share: of `best` at which is read.
+        best: the best arm's final acquisition.
+    """
+    values: list[float] = []
+    clusters: list[str] = []
+    seeds: list[int] = []
+    both, missing = [], []
+    for seed in sorted(first.keys() & second.keys()):
+        places = [place_of(curve, share * best) for curve in (first[seed], second[seed])]
+        if places[0] is None or places[1] is None:
+            missing.append(seed)
+            continue
+        both.append(seed)
+        pairs = zip(lost_by_fact(first[seed], places[0]), lost_by_fact(second[seed], places[1]), strict=True)
+        gaps = [one - other for one, other in pairs]
+        values += gaps
+        clusters += [subject for subject, _ in zip(subjects[seed], gaps, strict=True)]
+        seeds += [seed] * len(gaps)
+    return Paired(crossed(values, clusters, seeds) if values else None, tuple(both), tuple(missing))

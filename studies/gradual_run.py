@@ -1,0 +1,230 @@
+"""One arm of the study of gradual learning: a method through a real lesson, watched at every epoch, then examined."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+import instil
+from instil.errors import InputError
+from instil.lesson import Lesson
+from instil.methods import get
+from instil.model import LanguageModel, save
+from instil.training import Budget, Meter, Progress
+from studies.gradual_bases import ONCE, Material
+from studies.gradual_measure import acquired, full, lost, quick
+
+
+class Arm(BaseModel):
+    """One way to teach, all but what is tuned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="how tables call it")
+    method: str = Field(description="a method of Instil")
+    settings: dict[str, Any] = Field(default_factory=dict, description="of the method, beside those that arms share")
+    grid: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict, description="settings tried on development facts, by their path (train.adapter.r)"
+    )
+    like: str = Field(default="", description="the arm whose tuned settings it takes; by default its own")
+    rate_factor: float = Field(default=1.0, description="on the learning rates that are tried")
+    epoch_factor: int = Field(default=1, ge=1, description="on the plan's epochs, for arms that teach few facts")
+    once: bool = Field(default=False, description="looked at with a few seeds only")
+
+    @property
+    def tuned_as(self) -> str:
+        return self.like or self.name
+
+
+class Tuned(BaseModel):
+    """What is chosen on development facts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate: float
+    settings: dict[str, Any] = Field(default_factory=dict, description="by their path")
+
+
+class Watched:
+    """Looks at the model as it would be saved, at every epoch's end. What it computes costs the arm nothing."""
+
+    def __init__(self, base: LanguageModel, material: Material, meter: Meter) -> None:
+        self.base, self.material, self.meter = base, material, meter
+        self.curve: list[dict[str, Any]] = []
+        self.seconds: list[float] = []
+
+    def __call__(self, stage: str, progress: Progress) -> None:
+        started = time.monotonic()
+        point = {
+            "stage": stage,
+            "epoch": progress.epoch,
+            "flops": self.meter.total,
+            "training_seconds": round(progress.seconds, 2),
+            "loss": progress.loss,
+            **quick(as_saved(progress.model, self.base), self.material),
+        }
+        self.curve.append(point)
+        self.seconds.append(round(time.monotonic() - started, 2))
+
+
+def run(
+    arm: Arm,
+    tuned: Tuned,
+    material: Material,
+    start: Mapping[str, Any],
+    *,
+    epochs: int,
+    batch: int,
+    budget: float | None,
+    base: LanguageModel | None = None,
+) -> dict[str, Any]:
+    """Teach one arm and measure it.
+
+    Args:
+        start: what `before` says of the base.
+        epochs: at most, in each stage; an arm may have several times as many.
+        batch: examples an optimiser step.
+        budget: operations that the arm may spend, deciding probes included; None: no limit.
+        base: the model to teach, where it is not the material's.
+
+    Returns:
+        `curve` (the base, then a point an epoch, and the saved model where the budget ended an epoch before its end),
+        `end` (the saved and reloaded model: `full`, and `quick` under that name), `cost` by purpose, `stages`, `notes`
+        and seconds.
+
+    Raises:
+        InputError: a text is trained on that is only asked.
+    """
+    started = time.monotonic()
+    base = base or instil.load(material.base)
+    method, meter = get(arm.method), Meter()
+    watched = Watched(base, material, meter)
+    points: list[Mapping[str, Any]] = []
+    work = Path(tempfile.mkdtemp())
+    try:
+        lesson = Lesson(
+            base,
+            material.roles,
+            material.sets,
+            folder=work / "lesson",
+            run_id=arm.name,
+            probe_config=ONCE,
+            budget=Budget(flops=budget),
+            meter=meter,
+            seed=material.seed,
+            record=lambda table, rows, key: points.extend(rows) if table == "stages" else None,
+            guard=material.guard,
+            watch=watched,
+        )
+        method.teach(lesson, method.settings(settings_of(arm, tuned, epochs=epochs, batch=batch, seed=material.seed)))
+        save(lesson.taught(), work / "taught", str(base.dtype).removeprefix("torch."))
+        taught = instil.load(work / "taught", dtype=str(base.dtype).removeprefix("torch."), style=base.style)
+        examined = time.monotonic()
+        end = {**full(taught, material), "quick": quick(taught, material)}
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    stages = stages_of(points)
+    curve = [start["quick"], *watched.curve]
+    if stages and stages[-1]["epochs"] % 1:
+        last = {"stage": stages[-1]["stage"], "epoch": stages[-1]["epochs"], "flops": meter.total}
+        curve.append({**last, "loss": stages[-1]["loss"], **end["quick"]})
+    return {
+        "curve": curve,
+        "end": end,
+        "cost": meter.to_dict(),
+        "stages": stages,
+        "notes": list(lesson.notes),
+        "seconds": round(time.monotonic() - started, 1),
+        "seconds_a_look": watched.seconds,
+        "seconds_at_the_end": round(time.monotonic() - examined, 1),
+    }
+
+
+def before(material: Material, base: LanguageModel | None = None) -> dict[str, Any]:
+    """The base itself, measured as every taught model is."""
+    base = base or instil.load(material.base)
+    return {**full(base, material), "quick": quick(base, material)}
+
+
+def settings_of(arm: Arm, tuned: Tuned, *, epochs: int, batch: int, seed: int) -> dict[str, Any]:
+    """The method's settings: the arm's, over those that all share, and what was tuned over both."""
+    train = {
+        "epochs": arm.epoch_factor * epochs,
+        "learning_rate": tuned.rate,
+        "batch_size": batch,
+        "save_every": "never",
+        "seed": seed,
+    }
+    given: dict[str, Any] = {**arm.settings, "train": {**train, **arm.settings.get("train", {})}}
+    for path, value in tuned.settings.items():
+        given = put(given, path.split("."), value)
+    return given
+
+
+def put(given: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The settings with one of them exchanged.
+
+    >>> put({"train": {"epochs": 3}}, ["train", "seed"], 1)
+    {'train': {'epochs': 3, 'seed': 1}}
+    """
+    first, *rest = path
+    return {**given, first: put(given.get(first) or {}, rest, value) if rest else value}
+
+
+def as_saved(learner: LanguageModel, base: LanguageModel) -> LanguageModel:
+    """A copy of a model in training as it would be saved: what adapters add is in the weights, at the base's precision.
+
+    Raises:
+        InputError: it has weights that the base has not.
+    """
+    adapted = {name: module for name, module in learner.model.named_modules() if hasattr(module, "get_delta_weight")}
+    if not adapted:
+        return learner.at(base.dtype)
+    merged = base.at(torch.float32)
+    state = plain_weights(learner.model.state_dict())
+    for name, module in adapted.items():
+        added: Any = module
+        for adapter in added.active_adapters:
+            state[f"{name}.weight"] = state[f"{name}.weight"] + added.get_delta_weight(adapter).detach()
+    if set(state) != set(merged.model.state_dict()):
+        other = sorted(set(state) ^ set(merged.model.state_dict()))[:3]
+        raise InputError("the model in training has other weights than its base", found=", ".join(other))
+    merged.model.load_state_dict(state)
+    return merged.at(base.dtype)
+
+
+def plain_weights(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state without adapters, by the names that its weights have without them."""
+    own = (".lora_", ".osf_", "._osf_")
+    return {
+        name.replace(".base_layer.", "."): weight.detach()
+        for name, weight in state.items()
+        if not any(mark in name for mark in own)
+    }
+
+
+def stages_of(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What each stage trained on and for how long, with the accuracy on development facts that its stop saw."""
+    found: dict[str, dict[str, Any]] = {}
+    for point in points:
+        stage = found.setdefault(point["stage"], {"stage": point["stage"], "development": []})
+        stage |= {"facts": point["facts"], "epochs": point["epoch"], "loss": point["loss"], "flops": point["flops"]}
+        if point["development_accuracy"] is not None:
+            stage["development"].append(point["development_accuracy"])
+    return list(found.values())
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """A run in a line."""
+    last, end = found["curve"][-1], found["end"]["quick"]
+    return (
+        f"{len(found['curve']) - 1} epochs, acquired {100 * acquired(end):.1f} %, "
+        f"lost {100 * lost(found['curve'][0], end):.1f} points, loss {last['loss']:.3f}, {found['seconds']:.0f} s"
+    )

@@ -1,0 +1,397 @@
+"""The study of gradual learning: its material, its figures against ones made by hand, an arm on a tiny real model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instil.answers import is_correct
+from instil.errors import InputError
+from instil.exam.abstention import is_abstention
+from instil.facts import FactSet, Role
+from instil.model import LanguageModel
+from instil.probe import Category, Mastery, ProbeConfig, ask, draw_exemplars, probe, questions_of
+from instil.training import Progress, TrainConfig, question_example, train
+from studies import gradual
+from studies.gradual import GRADUAL, SMALL, Job, Plan, arms, best_final, candidates, score, tune, work_through
+from studies.gradual_bases import SPLITS, Base, Material, Sizes, Split, Wordings, base_of, drawn, take, wordings_of
+from studies.gradual_measure import (
+    FULL,
+    QUICK,
+    Place,
+    acquired,
+    at,
+    forgetting_difference,
+    held_back_right,
+    lost,
+    made_up_answers,
+    made_up_share,
+    perplexity,
+    place_of,
+    quick,
+    reading,
+    rights,
+)
+from studies.gradual_run import Arm, Tuned, as_saved, before, run, settings_of
+from tests.half_taught import facts, half_taught
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIZES = Sizes(target=120, development=24, replay=40, held_back=150, untaught=60, general=5)
+PROBE = ProbeConfig(exemplar_sets=4, shots=2, decode=False, prior=False)
+
+
+def row(fact: Any, p_greedy: float, category: Category) -> Mastery:
+    return Mastery(fact.id, fact.relation, fact.question, fact.answers[0], category, p_greedy, 0, 0, None, False, "")
+
+
+def as_told(base: Base) -> dict[str, Mastery]:
+    """Mastery by how often a fact was told; no model is asked."""
+    found = {}
+    for fact in base.asked_once:
+        told = fact.metadata.get("exposures", 0) if fact.metadata.get("rival") is None else 2
+        category = Category.HIGHLY_KNOWN if told >= 16 else Category.MAYBE_KNOWN if told >= 4 else Category.UNKNOWN
+        found[fact.id] = row(fact, {3: 1.0, 2: 0.6, 0: 0.0}[category.rank], category)
+    return found
+
+
+@cache
+def of_people(split: Split, seed: int) -> Material:
+    base = base_of("people")
+    return drawn(base, split, seed, as_told(base), SIZES)
+
+
+PARTS = ("target", "replay", "development", "held_back", "untaught")
+
+
+class TestMaterial:
+    @pytest.mark.parametrize("split", ["development", "test"])
+    def test_parts_share_no_subject_nor_a_married_couple(self, split: Split) -> None:
+        found, groups = of_people(split, 1), base_of("people").groups
+        homes = [{groups[fact.id] for fact in getattr(found, part)} for part in ("target", "replay", "development")]
+        asked = {groups[fact.id] for part in ("held_back", "untaught") for fact in getattr(found, part)}
+        assert sum(map(len, homes)) == len(set().union(*homes))
+        assert not asked & set().union(*homes)
+        assert {part: len(getattr(found, part)) for part in PARTS} | {"replay": 40} == {
+            part: getattr(SIZES, part) for part in PARTS
+        }
+        assert 40 <= len(found.replay) < 60, "whole subjects"
+        found.roles.check_disjoint()
+
+    def test_splits_share_no_subject(self) -> None:
+        base = base_of("people")
+        homes = [
+            {base.groups[fact.id] for part in (base.taught, base.beside) for fact in part[split]}
+            for split in ("development", "test")
+        ]
+        assert not homes[0] & homes[1] and len(homes[1]) > 2 * len(homes[0])
+        exemplars = base.exemplars.subjects
+        assert not exemplars & {str(fact.subject) for fact in base.asked_once}
+
+    def test_what_is_held_back_is_known_and_what_is_never_taught_is_not(self) -> None:
+        found, mastery = of_people("test", 1), as_told(base_of("people"))
+        assert all(mastery[fact.id].known for fact in found.held_back)
+        assert not any(mastery[fact.id].known for fact in found.untaught)
+        assert all(found.mastery[fact.id] is Category.HIGHLY_KNOWN for fact in found.replay)
+        assert {found.mastery[fact.id] for fact in found.target} == {*Category} - {Category.WEAKLY_KNOWN}
+        assert sum(found.described()["target"].values()) == SIZES.target
+
+    def test_seeds_draw_other_facts_and_the_same_seed_the_same(self) -> None:
+        base = base_of("people")
+        again = drawn(base, "test", 1, as_told(base), SIZES)
+        assert again.target.fingerprint == of_people("test", 1).target.fingerprint
+        assert again.held_back.fingerprint == of_people("test", 1).held_back.fingerprint
+        assert len(again.target.subjects & of_people("test", 2).target.subjects) < len(again.target.subjects) / 2
+
+    def test_wordings_that_are_only_asked_are_out_of_a_lessons_reach(self) -> None:
+        found = of_people("test", 1)
+        for fact in found.target:
+            wordings = found.wordings[fact.id]
+            assert (wordings.trained, wordings.free) == (fact.question, fact.paraphrases)
+            assert len(wordings.asked) == 2 and not {*wordings.free, wordings.trained} & {*wordings.asked}
+            found.guard([fact.question, *fact.paraphrases])
+            with pytest.raises(InputError, match="only asked"):
+                found.guard([fact.question, wordings.asked[0]])
+        with pytest.raises(InputError, match="only asked"):
+            found.guard([found.held_back[0].question])
+
+    def test_a_split_that_is_too_small_is_refused(self) -> None:
+        base = base_of("people")
+        with pytest.raises(InputError, match="too few"):
+            drawn(base, "test", 0, as_told(base), Sizes(target=10**6))
+
+    def test_groups_are_taken_whole_but_for_the_last(self) -> None:
+        given = facts()
+        groups = {"a": given[:3], "b": given[3:6], "c": given[6:9]}
+        assert [fact.id for fact in take(iter("cab"), groups, 5)] == ["f6", "f7", "f8", "f0", "f1"]
+
+    def test_entityquestions_keeps_what_was_never_looked_at_for_the_test(self, real_data: Any) -> None:
+        real_data("entityquestions/train.jsonl.gz")
+        base = base_of("entityquestions")
+        splits = {split: {fact.metadata["split"] for fact in base.taught[split]} for split in SPLITS}
+        assert splits == {"development": {"target", "known"}, "test": {"test", "held_back"}}
+        found = [drawn(base, split, 0, as_told(base), SIZES) for split in SPLITS]
+        homes = [{base.groups[fact.id] for part in PARTS for fact in getattr(one, part)} for one in found]
+        assert not homes[0] & homes[1]
+        assert all(len(found[0].wordings[fact.id].asked) == 2 for fact in found[0].target)
+
+
+# --------------------------------------------------------------------- figures
+
+
+def look(taught: str, held_back: str, **more: Any) -> dict[str, Any]:
+    end = {"made_up": "01-", "nll": 10.0, "nll_tokens": 5}
+    return {"taught": taught, "taught_of": 4, "held_back": held_back, "held_back_of": 2, **end, **more}
+
+
+CURVE = [look("0000", "2222"), look("0400", "2202"), look("0423", "2002"), look("4444", "0000")]
+"""Acquired 0, 25, 75, 100 %; lost 0, 25, 50, 100 points."""
+
+
+class TestFigures:
+    def test_a_fact_is_right_when_half_of_its_answers_are(self) -> None:
+        assert rights("0124", 4) == [0.0, 0.0, 1.0, 1.0]
+        assert rights("45a", 10) == [0.0, 1.0, 1.0]
+        assert [acquired(point) for point in CURVE] == [0, 0.25, 0.75, 1.0]
+        assert [lost(CURVE[0], point) for point in CURVE] == [0, 0.25, 0.5, 1.0]
+        assert made_up_share(CURVE[0]) == 0.5, "one of the three could not be scored"
+        assert made_up_share(look("0", "0", made_up="--")) is None
+        assert perplexity(CURVE[0]) == pytest.approx(math.exp(2))
+
+    @pytest.mark.parametrize(
+        ("level", "place", "forgotten"),
+        [
+            (0.25, Place(0, 1.0), 0.25),
+            (0.5, Place(1, 0.5), 0.375),
+            (0.9, Place(2, 0.6), 0.8),
+            (0.0, Place(0, 0.0), 0.0),
+        ],
+    )
+    def test_a_reading_lies_between_two_points(self, level: float, place: Place, forgotten: float) -> None:
+        found = place_of(CURVE, level)
+        assert found is not None
+        assert (found.left, found.share) == (place.left, pytest.approx(place.share))
+        assert reading(CURVE, level / 0.8, 0.8) == pytest.approx(forgotten)
+
+    def test_a_reading_that_is_never_reached_is_none(self) -> None:
+        assert reading(CURVE[:3], 0.9, 1.0) is None
+        assert reading(CURVE[:3], 0.75, 1.0) == pytest.approx(0.5)
+
+    def test_the_first_time_counts(self) -> None:
+        falling = [*CURVE[:3], look("0400", "2222"), look("4444", "2222")]
+        assert reading(falling, 0.5, 1.0) == reading(CURVE, 0.5, 1.0)
+
+    def test_values_of_facts_are_between_those_of_two_points(self) -> None:
+        assert at(CURVE, Place(0, 0.25), held_back_right) == [1, 1, 0.75, 1]
+        assert at(CURVE, Place(3, 0.0), held_back_right) == [0, 0, 0, 0]
+
+    def test_arms_are_compared_fact_by_fact_where_both_have_acquired_the_same(self) -> None:
+        kept = [CURVE[0], look("0400", "2222"), look("0444", "2221"), look("4444", "2220")]
+        subjects = {seed: ["a", "b", "c", "d"] for seed in (1, 2, 3)}
+        curves, others = dict.fromkeys((1, 2, 3), CURVE), {1: kept, 2: kept, 3: kept[:2]}
+        found = forgetting_difference(curves, others, subjects, 0.5, 1.0)
+        assert found.seeds == (1, 2) and found.missing == (3,)
+        assert found.figure is not None and found.figure.n == 8 and found.figure.clusters == 4
+        assert found.figure.value == pytest.approx(reading(CURVE, 0.5, 1.0))
+        same = forgetting_difference(curves, curves, subjects, 0.5, 1.0).figure
+        assert same is not None and same.value == 0
+        none = forgetting_difference(curves, {1: kept[:1]}, subjects, 0.5, 1.0)
+        assert none.figure is None and none.missing == (1,)
+
+
+# ----------------------------------------------------------- on a tiny real model
+
+
+@cache
+def tiny() -> Material:
+    """The half-taught model's facts; their only paraphrase is never trained on."""
+    given = facts()
+    exemplars = given.with_role(Role.EXEMPLAR)
+    sets = draw_exemplars(exemplars, given.by_relation, PROBE)
+    found = probe(half_taught(), given, sets, PROBE).by_id
+    held = given.with_role(Role.HELD_BACK)
+
+    def plain(part: FactSet) -> FactSet:
+        return FactSet(replace(fact, paraphrases=()) for fact in part)
+
+    return Material(
+        name="people",
+        split="test",
+        seed=0,
+        base="half taught",
+        target=plain(given.with_role(Role.TARGET)),
+        replay=plain(given.with_role(Role.KNOWN)),
+        development=plain(given.with_role(Role.DEVELOPMENT)),
+        held_back=plain(held.where(lambda fact: found[fact.id].known)),
+        untaught=plain(held.where(lambda fact: not found[fact.id].known)),
+        exemplars=exemplars,
+        general=("Ada Lovelace was a mathematician.", "Alan Turing moved from Paris to Warsaw."),
+        wordings={fact.id: wordings_of(fact) for fact in given},
+        mastery={fact.id: found[fact.id].category for fact in given},
+    )
+
+
+class TestLooks:
+    def test_a_look_counts_what_is_asked_one_by_one(self) -> None:
+        lm, material = half_taught(), tiny()
+        found = quick(lm, material)
+        assert len(material.held_back) and len(material.untaught)
+        assert found["taught_of"] == QUICK.taught and found["held_back_of"] == QUICK.held_back
+        for number, fact in list(enumerate(material.target))[:6]:
+            worded = FactSet([replace(fact, question=material.wordings[fact.id].asked[0])])
+            sets = material.sets.first(QUICK.taught)
+            config = ProbeConfig(exemplar_sets=QUICK.taught, decode=False, prior=False)
+            (alone,) = ask(lm, questions_of(worded), sets, config)
+            assert int(found["taught"][number]) == sum(alone.greedy_right_by_set)
+
+    def test_made_up_answers_are_wrong_and_confident(self) -> None:
+        lm, material = half_taught(), tiny()
+        config = ProbeConfig(exemplar_sets=FULL.untaught, prior=False)
+        sets = material.sets.first(FULL.untaught)
+        marks = made_up_answers(lm, material.untaught, material.sets, FULL.untaught)
+        for question, mark in zip(questions_of(material.untaught), marks, strict=True):
+            (answer,) = ask(lm, [question], sets, config)
+            said = answer.greedy_answer
+            claims = not (answer.known or is_correct(said, question.answers) or is_abstention(said))
+            own = next(ask(lm, [replace(question, answers=(said,))], sets, config)) if claims else None
+            assert mark == str(int(own is not None and own.p_sampled >= 0.5))
+        assert len(marks) == len(material.untaught)
+
+    def test_facts_without_wordings_that_are_only_asked_are_refused(self) -> None:
+        bare = replace(tiny(), wordings={fact.id: Wordings(fact.question, (), ()) for fact in facts()})
+        with pytest.raises(ValueError, match="only asked"):
+            quick(half_taught(), bare)
+
+    @pytest.mark.parametrize("adapter", [None, {"kind": "lora", "r": 4}, {"kind": "osf"}])
+    def test_a_model_in_training_is_seen_as_it_will_be_saved(self, tmp_path: Path, adapter: Any) -> None:
+        if adapter:
+            pytest.importorskip("peft")
+        base, lm = half_taught(), half_taught()
+        seen: list[LanguageModel] = []
+
+        def watch(progress: Progress) -> None:
+            seen.append(as_saved(progress.model, base))
+
+        config = TrainConfig(epochs=2, learning_rate=2e-3, batch_size=8, adapter=adapter, save_every="never")
+        examples = [question_example(lm.prompts, fact) for fact in tiny().target]
+        train(lm, examples, config, out=tmp_path, watch=watch)
+        merged, weights = dict(lm.model.named_parameters()), dict(seen[-1].model.named_parameters())
+        assert weights.keys() == merged.keys()
+        for name, weight in weights.items():
+            assert torch.allclose(weight, merged[name], atol=1e-6), name
+        assert seen[0].fingerprint != seen[1].fingerprint != base.fingerprint
+
+
+class TestAnArm:
+    @pytest.fixture(scope="class")
+    def start(self) -> dict[str, Any]:
+        torch.set_num_threads(1)
+        return before(tiny(), half_taught())
+
+    def teach(self, start: dict[str, Any], arm: Arm, rate: float = 2e-3, **more: Any) -> dict[str, Any]:
+        given = {"epochs": 3, "batch": 8, "budget": None, **more}
+        return run(arm, Tuned(rate=rate), tiny(), start, base=half_taught(), **given)
+
+    def test_from_its_start_to_the_saved_model(self, start: dict[str, Any]) -> None:
+        arm = Arm(name="two stages", method="gradual", settings={"early_stop": False})
+        found = self.teach(start, arm)
+        curve = found["curve"]
+        assert [point.get("stage") for point in curve] == [None, *["stage 1"] * 3, *["stage 2"] * 3]
+        assert curve[0] == start["quick"]
+        assert all(curve[n]["flops"] < curve[n + 1]["flops"] for n in range(1, len(curve) - 1))
+        last = {name: value for name, value in curve[-1].items() if name in found["end"]["quick"]}
+        assert last == found["end"]["quick"], "what is seen in training is what is saved"
+        assert found["end"]["taught"] != start["taught"]
+        assert len(found["end"]["category"]) == len(found["end"]["as_worded"]) == len(tiny().target)
+        assert set(found["cost"]) == {"training", "deciding"}, "no look is charged"
+        assert [stage["stage"] for stage in found["stages"]] == ["stage 1", "stage 2"]
+        assert len(found["seconds_a_look"]) == 6
+
+    def test_a_budget_ends_the_curve_with_the_saved_model(self, start: dict[str, Any]) -> None:
+        free = self.teach(start, Arm(name="sft", method="sft"))
+        budget = 0.5 * sum(cost["flops"] for cost in free["cost"].values())
+        found = self.teach(start, Arm(name="sft", method="sft"), budget=budget)
+        assert found["curve"][-1]["epoch"] == pytest.approx(1.5, abs=0.35)
+        assert [point["epoch"] for point in found["curve"][1:-1]] == [1]
+        assert found["curve"][1] == {**free["curve"][1], "training_seconds": found["curve"][1]["training_seconds"]}
+
+    def test_nothing_is_trained_that_is_only_asked(self, start: dict[str, Any]) -> None:
+        leaking = replace(tiny(), target=FactSet(replace(f, question=f.question) for f in tiny().untaught))
+        with pytest.raises(InputError, match="only asked"):
+            run(Arm(name="sft", method="sft"), Tuned(rate=1e-3), leaking, start, epochs=1, batch=8, budget=None,
+                base=half_taught())  # fmt: skip
+
+
+# ----------------------------------------------------------------------- the plan
+
+
+class TestThePlan:
+    def test_every_arm_is_tuned_or_like_one_that_is(self) -> None:
+        names = [arm.name for arm in arms()]
+        own = {arm.name for arm in arms() if not arm.like}
+        assert len(set(names)) == len(names)
+        assert {arm.tuned_as for arm in arms()} == own
+        assert {f"{category} only" for category in Category} <= set(names)
+
+    @pytest.mark.parametrize("arm", arms(), ids=lambda arm: arm.name)
+    def test_every_candidate_has_settings_that_its_method_takes(self, arm: Arm) -> None:
+        from instil.methods import get
+
+        for tuned in candidates(arm, Plan()):
+            found: Any = get(arm.method).settings(settings_of(arm, tuned, epochs=5, batch=16, seed=3))
+            assert found.train.learning_rate == tuned.rate and found.train.batch_size == 16
+            assert (found.train.epochs, found.train.seed) == (5 * arm.epoch_factor, 3)
+            for path, value in tuned.settings.items():
+                inner = found
+                for name in path.split("."):
+                    inner = getattr(inner, name)
+                assert inner == value
+
+    def test_jobs_have_their_own_files(self) -> None:
+        jobs = [
+            Job(arm=arm, tuned=tuned, base="people", split="test", seed=seed, plan=SMALL)
+            for arm in arms()
+            for tuned in candidates(arm, Plan())
+            for seed in (1, 2)
+        ]
+        assert len({job.name for job in jobs}) == len(jobs)
+
+    def test_what_is_kept_is_never_taken_for_another_plans(self, tmp_path: Path) -> None:
+        from instil.files import write_sealed
+
+        job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)
+        write_sealed(job.file(tmp_path), {"job": job.identity, "end": 1})
+        assert work_through([job], tmp_path, 1, lambda line: None)[0]["end"] == 1
+        more = job.model_copy(update={"plan": SMALL.model_copy(update={"seeds": (1, 2), "rates": (1.0,)})})
+        assert work_through([more], tmp_path, 1, lambda line: None)[0]["end"] == 1
+        other = job.model_copy(update={"plan": SMALL.model_copy(update={"batch": 8})})
+        with pytest.raises(SystemExit, match="another plan"):
+            work_through([other], tmp_path, 1, lambda line: None)
+
+    def test_the_least_forgetting_at_equal_acquisition_is_chosen(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def made(curve: list[Any]) -> dict[str, Any]:
+            end = {"quick": curve[-1]}
+            return {"curve": curve, "end": end, "cost": {"training": {"flops": 1.0}}, "seconds": 1.0}
+
+        gentle = made([CURVE[0], look("0444", "2222"), look("4444", "2220")])
+        half = made(CURVE[:3])
+        assert score(gentle, 1.0) < score(made(CURVE), 1.0) < score(half, 1.0)
+
+        def done(jobs: Any, *_: Any) -> list[dict[str, Any]]:
+            return [gentle if job.tuned.rate == candidates(job.arm, plan)[1].rate else half for job in jobs]
+
+        plan = SMALL.model_copy(update={"rates": (1e-4, 3e-4, 1e-3)})
+        monkeypatch.setattr(gradual, "work_through", done)
+        found = tune(plan, tmp_path, 1, lambda line: None)
+        assert found["chosen"]["people"][GRADUAL] == {"rate": 3e-4, "settings": {}}
+        assert found["tried"]["people"][GRADUAL][0]["readings"]["0.9"] is None
+        job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=plan)
+        assert best_final("people", [(job, half), (job, gentle)]) == pytest.approx(0.875)

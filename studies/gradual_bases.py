@@ -20,10 +20,10 @@ that this base knows. More can only come from a larger told world: another base 
 world of several times as many people (`instil world pretrain`), more of them told often and fewer disputed. Pooling
 five seeds does not make up for it, as their held-back facts are mostly the same.
 
-`entityquestions`: 11,662 facts for development, 13,994 for the test, 2,397 for early stop, a half each. Their categories
-are not counted yet (`python -m studies.gradual_bases` does it, and says the above for both bases). By the committed
-probe of 3,000 target facts (first run) 17.7 % are HighlyKnown, 10.7 % MaybeKnown, 19.3 % WeaklyKnown, 52.3 % Unknown and
-23.5 % known, so that of the test's about 3,290 should be known, and about 2,100 held back by a seed.
+`entityquestions`: 11,662 facts for development, 13,994 for the test, 2,397 for early stop, a half each. Their
+categories are not counted yet (`python -m studies.gradual_bases` counts both bases). By the committed probe of 3,000
+target facts (first run) 17.7 % are HighlyKnown, 10.7 % MaybeKnown, 19.3 % WeaklyKnown, 52.3 % Unknown and 23.5 % known,
+so that of the test's about 3,290 should be known, and about 2,100 held back by a seed.
 """
 
 from __future__ import annotations

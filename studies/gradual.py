@@ -115,7 +115,9 @@ class Plan(BaseModel):
     seeds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), description="of the facts drawn and the order of training")
     once_seeds: tuple[int, ...] = Field(default=(1, 2), description="of the arms that are looked at once")
     tuning_seed: int = Field(default=0, description="of the development facts that settings are chosen on")
-    sizes: dict[BaseName, Sizes] = Field(default_factory=lambda: dict(SIZES), description="facts of each kind")
+    sizes: dict[BaseName, dict[Split, Sizes]] = Field(
+        default_factory=lambda: dict(SIZES), description="facts of each kind, by base and split"
+    )
     epochs: int = Field(default=12, ge=1, description="at most, in each stage")
     batch: int = Field(default=32, ge=1, description="examples an optimiser step")
     budget: float | None = Field(
@@ -125,11 +127,13 @@ class Plan(BaseModel):
     grids: bool = Field(default=True, description="also try the settings of an arm's grid, all combinations")
 
 
+_FEW = Sizes(target=160, development=24, replay=60, held_back=160, untaught=32, general=8)
+
 SMALL = Plan(
     bases=("people",),
     seeds=(1,),
     once_seeds=(1,),
-    sizes={"people": Sizes(target=160, development=24, replay=60, held_back=160, untaught=32, general=8)},
+    sizes={"people": {"development": _FEW, "test": _FEW}},
     epochs=3,
     rates=(3e-4,),
     grids=False,
@@ -158,7 +162,7 @@ class Job(BaseModel):
 
     @property
     def sizes(self) -> Sizes:
-        return self.plan.sizes[self.base]
+        return self.plan.sizes[self.base][self.split]
 
     @property
     def name(self) -> str:

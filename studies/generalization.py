@@ -8,7 +8,7 @@
 Every cell is continued pre-training on one biography a person, then practice questions about people whom the base
 knows; then it is asked about the biographies, with questions that are never trained on. *AdamW* spends half of the
 budget, *AdamW, twice the compute* and *SAM* all of it: SAM's step costs two. A finished cell is not run again: an
-interrupted study goes on where it stopped.
+interrupted study goes on where it stopped, also from its committed results alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from itertools import product
@@ -29,9 +29,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from instil.augment import FORMATS
 from instil.files import read_sealed, write_json, write_sealed
 from instil.loop.hardware import commit, hardware
-from studies.generalization_figures import asked_pairs, compact, difference, figure, mean, quarters, right
+from studies.generalization_figures import asked_pairs, compact, difference, figure, mean, quarters, right, together
+from studies.generalization_kept import SIZES, restore
 from studies.generalization_run import Cell, Tuned, run
-from studies.generalization_worlds import DEVELOPMENT, data, describe
+from studies.generalization_worlds import DEVELOPMENT, Data, data, describe
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "generalization.json"
@@ -87,6 +88,12 @@ def cheap_cells() -> list[Cell]:
     ]
 
 
+def checked_cells() -> list[Cell]:
+    """The cheap form that was chosen in the main worlds, and what it is checked against."""
+    chosen = [cell for cell in cheap_cells() if "every 5th" in cell.name]
+    return [*chosen, *(cell for cell in main_cells() if cell.name in {one.like for one in chosen})]
+
+
 def parted_cells() -> list[Cell]:
     """Formats that set sentences apart, each word in its place: they were the best by themselves in the first world, so
     they are reported on the others."""
@@ -140,6 +147,9 @@ class Plan(BaseModel):
 
     worlds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), description="of the main cells; each also the seed")
     further_worlds: tuple[int, ...] = Field(default=(1, 2, 3), description="of the cells that are looked at once")
+    cheap_worlds: tuple[int, ...] = Field(
+        default=(6, 7, 8, 9, 10, 11, 12, 13), description="where the chosen cheap form of SAM is checked against SAM"
+    )
     people: int = Field(default=36, description="taught in each world, a biography each")
     wordings: int = Field(default=5, description="further biographies of each, for the paraphrase cells and contexts")
     practice: int = Field(default=64, description="practice questions, about people whom the base knows")
@@ -155,8 +165,8 @@ class Plan(BaseModel):
 
 
 SMALL = Plan(
-    worlds=(1,), further_worlds=(), people=12, wordings=4, practice=16, known=60, budget=4e11, points=2,
-    rates=(5e-4, 1e-3), rhos=(0.5,), kept_worlds=(),
+    worlds=(1,), further_worlds=(), cheap_worlds=(), kept_worlds=(),
+    people=12, wordings=4, practice=16, known=60, budget=4e11, points=2, rates=(5e-4, 1e-3), rhos=(0.5,),
 )  # fmt: skip
 
 
@@ -173,7 +183,7 @@ class Job(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its result; not which other worlds and settings the plan has."""
-        plan = self.plan.model_dump(mode="json", exclude={"worlds", "further_worlds", "kept_worlds", "rates", "rhos"})
+        plan = self.plan.model_dump(mode="json", include=set(SIZES))
         return {**self.model_dump(mode="json", exclude={"plan"}), "plan": plan}
 
     @property
@@ -270,19 +280,32 @@ def score(result: dict[str, Any]) -> float:
 # -------------------------------------------------------------------- reporting
 
 
-def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
+def study(
+    plan: Plan,
+    tuning: dict[str, Any],
+    work: Path,
+    workers: int,
+    tell: Callable[[str], None],
+    committed: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The results; what `committed` ones say already is not run again."""
     chosen = {name: Tuned(**found) for name, found in tuning["chosen"].items()}
     # World after world, so that a study that is cut off has whole worlds.
     order = [
         *product(plan.worlds, (*main_cells(), *recipe_cells(), *cheap_cells())),
         *product(plan.worlds[1:], parted_cells()),
+        *product(plan.cheap_worlds, checked_cells()),
         *product(plan.further_worlds, further_cells()),
     ]
     jobs = [Job(cell=cell, tuned=chosen[cell.tuned_as], world=world, plan=plan) for world, cell in order]
-    runs = {
+    if committed is not None:
+        tell(f"{len(restore(committed, jobs, work, data_of))} cells from committed results")
+    found = {
         (job.cell.name, job.world): result
         for job, result in zip(jobs, work_through(jobs, work, workers, tell), strict=True)
     }
+    # What is checked in other worlds is told by itself: the cells of one table share their worlds.
+    runs = {key: result for key, result in found.items() if key[1] not in plan.cheap_worlds}
     start = {str(world): before(plan, world, work) for world in plan.worlds}
     further = further_cells() if plan.further_worlds else []
     against = asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM))
@@ -303,11 +326,25 @@ def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Ca
         },
         "cells": {name: figure(runs, start, name) for name in dict.fromkeys(name for name, _ in runs)},
         "differences": [difference(runs, first, second) for first, second in against],
-        "runs": [{"cell": cell, "world": world, **compact(run)} for (cell, world), run in runs.items()],
+        "checked": checked(found, plan.cheap_worlds) if plan.cheap_worlds else None,
+        "definitions": {cell.name: cell.model_dump(mode="json") for _, cell in order},
+        "runs": [{"cell": cell, "world": world, **compact(run)} for (cell, world), run in found.items()],
     }
 
 
-def data_of(plan: Plan, world: int) -> Any:
+def checked(runs: Mapping[tuple[str, int], Any], worlds: Sequence[int]) -> dict[str, Any]:
+    """The chosen cheap form beside SAM: for each kind of documents, and the mean of them fact by fact."""
+    chosen = [cell for cell in checked_cells() if cell.like]
+    names = {name for cell in chosen for name in (cell.name, cell.like)}
+    there = {(cell, world): run for (cell, world), run in runs.items() if world in worlds and cell in names}
+    return {
+        "worlds": list(worlds),
+        "by_documents": [difference(there, cell.name, cell.like) for cell in chosen],
+        "together": together(there, [(cell.name, cell.like) for cell in chosen]),
+    }
+
+
+def data_of(plan: Plan, world: int) -> Data:
     return data(world, people=plan.people, wordings=plan.wordings, practice=plan.practice, known=plan.known)
 
 
@@ -370,7 +407,8 @@ def main(words: Iterable[str] | None = None) -> None:
         further = 0 if given.main else given.further_worlds
         if further is not None:
             plan = plan.model_copy(update={"further_worlds": plan.further_worlds[:further]})
-        write_json(given.out, study(plan, tuning, given.work, given.workers, tell))
+        committed = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else None
+        write_json(given.out, study(plan, tuning, given.work, given.workers, tell, committed))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ def figure(runs: Runs, before: Mapping[str, Any], cell: str) -> dict[str, Any]:
         "worlds": worlds,
         "accuracy": over_facts([(world, right) for world in worlds], runs, cell).to_dict(),
         "first_wording": over_facts([(world, lambda row: row["first"]) for world in worlds], runs, cell).to_dict(),
-        "probability": over_facts([(world, lambda row: row["p"]) for world in worlds], runs, cell).to_dict(),
         "kept": kept(runs, before, cell).to_dict(),
         "perplexity": perplexity(runs, before, cell).to_dict(),
         "flops": mean([run["flops"] for run in found]),
@@ -108,6 +107,33 @@ def difference(runs: Runs, first: str, second: str) -> dict[str, Any]:
     }
 
 
+def together(runs: Runs, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The mean, fact by fact, of several differences in accuracy, over the worlds that all their cells have.
+
+    `at_least` is the lower end of the one-sided interval of 95 %.
+    """
+    worlds = sorted(set.intersection(*(set(worlds_of(runs, cell)) for pair in pairs for cell in pair)))
+    values, subjects, seeds = [], [], []
+    for world in worlds:
+        asked = [[runs[cell, world]["questions"] for cell in pair] for pair in pairs]
+        for number, row in enumerate(asked[0][0]):
+            rows = [(one[number], other[number]) for one, other in asked]
+            assert all(each["fact"] == row["fact"] for pair in rows for each in pair), (
+                "the same facts in the same order"
+            )
+            values.append(mean([right(one) - right(other) for one, other in rows]))
+            subjects.append(f"{world} {row['subject']}")
+            seeds.append(world)
+    found = crossed(values, subjects, seeds)
+    return {
+        "pairs": [list(pair) for pair in pairs],
+        "worlds": worlds,
+        "points": found.to_dict(),
+        "at_least": crossed(values, subjects, seeds, replace(DEFAULT, level=0.9)).low,
+        "verdict": verdict(found),
+    }
+
+
 def verdict(found: Figure) -> str:
     """What a difference with its interval says."""
     if found.low is None or found.high is None:
@@ -147,6 +173,15 @@ def quarters(shares: Sequence[float]) -> str:
     if any(4 * one != round(4 * one) for one in shares):
         raise ValueError("a share that is not of four answers")
     return "".join(f"{round(4 * one)}" for one in shares)
+
+
+def unquarters(digits: str) -> list[float]:
+    """The inverse of `quarters`.
+
+    >>> unquarters("014")
+    [0.0, 0.25, 1.0]
+    """
+    return [int(digit) / 4 for digit in digits]
 
 
 def asked_pairs(augmented: Sequence[str], optimisers: Sequence[str]) -> list[tuple[str, str]]:

@@ -21,6 +21,10 @@ from studies.generalization import (
     WHOLE,
     Job,
     cheap_cells,
+    checked,
+    checked_cells,
+    data_of,
+    file_of,
     further_cells,
     main_cells,
     parted_cells,
@@ -28,7 +32,8 @@ from studies.generalization import (
     result_of,
     teach_people,
 )
-from studies.generalization_figures import asked_pairs, compact, curve, difference, figure, perplexity, right
+from studies.generalization_figures import asked_pairs, compact, curve, difference, figure, perplexity, right, together
+from studies.generalization_kept import restore
 from studies.generalization_page import page
 from studies.generalization_run import Cell, Tuned, cost_of, is_taught, noisy, plan, run
 from studies.generalization_worlds import DEVELOPMENT, Data, data
@@ -108,6 +113,20 @@ class TestFigures:
         runs["b", 1]["questions"][0]["fact"] = "another"
         with pytest.raises(AssertionError):
             difference(runs, "a", "b")
+
+    def test_of_several_differences_together(self) -> None:
+        runs: dict[tuple[str, int], Any] = {}
+        for world in (1, 2):
+            runs["a", world], runs["b", world] = made_run(1, 1, 0, 0), made_run(0, 0, 0, 0)
+            runs["c", world], runs["d", world] = made_run(0, 1, 0, 0), made_run(1, 1, 0, 0)
+        runs["a", 3] = made_run(1, 1, 1, 1)  # the other cells have no third world
+        found = together(runs, [("a", "b"), ("c", "d")])
+        assert found["points"]["value"] == pytest.approx(((1 - 1) / 2 + (1 + 0) / 2) / 4)
+        assert found["worlds"] == [1, 2] and found["points"]["n"] == 8
+        assert found["at_least"] >= found["points"]["low"]
+        runs["d", 2]["questions"][0]["fact"] = "another"
+        with pytest.raises(AssertionError):
+            together(runs, [("a", "b"), ("c", "d")])
 
     def test_perplexity_of_one_world_has_no_interval(self) -> None:
         found = perplexity({("a", 1): made_run(0.0, nll=10.0)}, BEFORE, "a")
@@ -221,6 +240,31 @@ class TestARun:
         with pytest.raises(SystemExit, match="another plan"):
             result_of(other, tmp_path)
         assert len(compact(found)["first"]) == len(found["questions"]) == 32
+        self.comes_back_from_committed_results(job, found, tmp_path / "another")
+
+    def comes_back_from_committed_results(self, job: Job, found: dict[str, Any], work: Path) -> None:
+        name, tuned = job.cell.name, job.tuned.model_dump(mode="json")
+        committed = {
+            "plan": job.plan.model_dump(mode="json"),
+            "chosen": {name: tuned},
+            "definitions": {name: job.cell.model_dump(mode="json")},
+            "runs": [{"cell": name, "world": 1, **compact(found)}],
+        }
+        others = (
+            {"plan": {**committed["plan"], "batch": 8}},
+            {"chosen": {name: {**tuned, "rate": 1e-4}}},
+            {"definitions": {name: {**committed["definitions"][name], "noise": 0.1}}},
+            {"runs": [{**committed["runs"][0], "world": 2}]},
+        )
+        for other in others:
+            assert restore({**committed, **other}, [job], work, data_of) == []
+        assert not file_of(job, work).exists()
+        assert restore(committed, [job], work, data_of) == [job.name]
+        assert restore(committed, [job], work, data_of) == [], "it is there already"
+        back = result_of(job, work)
+        for row in found["questions"]:
+            row.pop("p")
+        assert back == found
 
 
 def test_the_page_tells_of_every_cell() -> None:
@@ -252,3 +296,10 @@ def test_the_page_tells_of_every_cell() -> None:
     cheap = page(result).partition("## Cheap sharpness")[2].partition("## ")[0]
     assert (cheap.count("| met |"), cheap.count("| not shown |"), cheap.count("| – | – |")) == (2, 1, 1)
     assert all(f"| {cell.name} |" in text for cell in parted_cells())
+    there = {(cell.name, world): made_run(1, 0.5, 0, 0.25) for cell in checked_cells() for world in (6, 7)}
+    result["checked"] = checked({**runs, **there}, (6, 7))
+    assert "worlds 6 to 7" in page(result) and "no interval" in page(result)
+    result["checked"]["together"]["at_least"] = -0.009
+    assert "bar of −1 point is met" in page(result)
+    result["checked"]["together"]["at_least"] = -0.02
+    assert "bar of −1 point is **not** shown" in page(result)

@@ -52,8 +52,12 @@ class Tuned(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, description="by their path")
 
 
+LOOKED_AT = frozenset({1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24})
+"""Epochs of a stage at whose end is looked: most happens early, and a look costs as much as an epoch."""
+
+
 class Watched:
-    """Looks at the model as it would be saved, at every epoch's end. What it computes costs the arm nothing."""
+    """Looks at the model as it would be saved, at the end of epochs. What it computes costs the arm nothing."""
 
     def __init__(self, base: LanguageModel, material: Material, meter: Meter) -> None:
         self.base, self.material, self.meter = base, material, meter
@@ -61,6 +65,8 @@ class Watched:
         self.seconds: list[float] = []
 
     def __call__(self, stage: str, progress: Progress) -> None:
+        if progress.epoch not in LOOKED_AT:
+            return
         started = time.monotonic()
         point = {
             "stage": stage,
@@ -95,7 +101,8 @@ def run(
         base: the model to teach, where it is not the material's.
 
     Returns:
-        `curve` (the base, then a point an epoch, and the saved model where the budget ended an epoch before its end),
+        `curve` (the base, then a point for each epoch that is looked at, and the saved model where the budget ended
+        an epoch before its end),
         `end` (the saved and reloaded model: `full`, and `quick` under that name), `cost` by purpose, `stages`, `notes`
         and seconds.
 

@@ -103,8 +103,9 @@ def run(
     Returns:
         `curve` (the base, then a point for each epoch that is looked at, and the saved model where the budget ended
         an epoch before its end),
-        `end` (the saved and reloaded model: `full`, and `quick` under that name), `cost` by purpose, `stages`, `notes`
-        and seconds.
+        `end` (the saved and reloaded model: `full`, and `quick` under that name), `trained` (1 for each taught fact
+        that a stage trained on as worded), `probed` (what the method saw of the taught facts, and when: a letter a
+        fact), `cost` by purpose, `stages`, `notes` and seconds.
 
     Raises:
         InputError: a text is trained on that is only asked.
@@ -114,6 +115,19 @@ def run(
     method, meter = get(arm.method), Meter()
     watched = Watched(base, material, meter)
     points: list[Mapping[str, Any]] = []
+    trained: set[str] = set()
+    probed: list[dict[str, str]] = []
+
+    def guard(texts: Sequence[str]) -> None:
+        material.guard(texts)
+        trained.update(texts)
+
+    def record(table: str, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+        if table == "stages":
+            points.extend(rows)
+        elif table == "answers":
+            probed.extend(categories_of(rows, material))
+
     work = Path(tempfile.mkdtemp())
     try:
         lesson = Lesson(
@@ -126,8 +140,8 @@ def run(
             budget=Budget(flops=budget),
             meter=meter,
             seed=material.seed,
-            record=lambda table, rows, key: points.extend(rows) if table == "stages" else None,
-            guard=material.guard,
+            record=record,
+            guard=guard,
             watch=watched,
         )
         method.teach(lesson, method.settings(settings_of(arm, tuned, epochs=epochs, batch=batch, seed=material.seed)))
@@ -147,11 +161,22 @@ def run(
         "end": end,
         "cost": meter.to_dict(),
         "stages": stages,
+        "trained": "".join(str(int(fact.question in trained)) for fact in material.target),
+        "probed": probed,
         "notes": list(lesson.notes),
         "seconds": round(time.monotonic() - started, 1),
         "seconds_a_look": watched.seconds,
         "seconds_at_the_end": round(time.monotonic() - examined, 1),
     }
+
+
+def categories_of(rows: Sequence[Mapping[str, Any]], material: Material) -> list[dict[str, str]]:
+    """A deciding probe of the taught facts: after which stage, and a letter for each fact; of other facts nothing."""
+    found = {row["question_id"]: row["category"][0] for row in rows}
+    if not all(fact.id in found for fact in material.target):
+        return []
+    state = str(rows[0]["state_id"]).rpartition(":")[2]
+    return [{"after": state, "category": "".join(found[fact.id] for fact in material.target)}]
 
 
 def before(material: Material, base: LanguageModel | None = None) -> dict[str, Any]:

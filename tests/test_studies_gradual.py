@@ -331,6 +331,10 @@ class TestAnArm:
         assert len(found["end"]["category"]) == len(found["end"]["fitted"]) == len(tiny().target)
         assert set(found["cost"]) == {"training", "deciding"}, "no look is charged"
         assert [stage["stage"] for stage in found["stages"]] == ["stage 1", "stage 2"]
+        assert [probe["after"] for probe in found["probed"]] == ["before", "stage 1"]
+        first, then = (probe["category"] for probe in found["probed"])
+        halves = [was == "M" or (was in "WU" and now in "MH") for was, now in zip(first, then, strict=True)]
+        assert found["trained"] == "".join(str(int(one)) for one in halves)
         assert len(found["seconds_a_look"]) == 6
 
     def test_a_budget_ends_the_curve_with_the_saved_model(self, start: dict[str, Any]) -> None:

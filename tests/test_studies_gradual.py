@@ -112,6 +112,16 @@ class TestMaterial:
         assert again.held_back.fingerprint == of_people("test", 1).held_back.fingerprint
         assert len(again.target.subjects & of_people("test", 2).target.subjects) < len(again.target.subjects) / 2
 
+    def test_a_subject_has_one_number_in_all_seeds_and_a_married_couple_one_between_them(self) -> None:
+        groups = base_of("people").groups
+        numbers: dict[str, set[int]] = {}
+        for found in (of_people("test", 1), of_people("test", 2), of_people("development", 1)):
+            assert {fact.id for part in PARTS for fact in getattr(found, part)} == set(found.groups)
+            for fact_id, number in found.groups.items():
+                numbers.setdefault(groups[fact_id], set()).add(number)
+        assert all(len(own) == 1 for own in numbers.values())
+        assert len(set().union(*numbers.values())) == len(numbers)
+
     def test_wordings_that_are_only_asked_are_out_of_a_lessons_reach(self) -> None:
         found = of_people("test", 1)
         for fact in found.target:
@@ -238,6 +248,7 @@ def tiny() -> Material:
         general=("Ada Lovelace was a mathematician.", "Alan Turing moved from Paris to Warsaw."),
         wordings={fact.id: wordings_of(fact) for fact in given},
         mastery={fact.id: found[fact.id].category for fact in given},
+        groups={fact.id: number for number, fact in enumerate(given)},
     )
 
 
@@ -336,6 +347,16 @@ class TestAnArm:
         halves = [was == "M" or (was in "WU" and now in "MH") for was, now in zip(first, then, strict=True)]
         assert found["trained"] == "".join(str(int(one)) for one in halves)
         assert len(found["seconds_a_look"]) == 6
+
+    def test_the_base_says_what_figures_need_to_know_of_the_facts(self, start: dict[str, Any]) -> None:
+        material = tiny()
+        parts = {"target": material.target, "held_back": material.held_back, "untaught": material.untaught}
+        order = [fact.id for fact in facts()]
+        assert start["groups"] == {name: [order.index(fact.id) for fact in part] for name, part in parts.items()}
+        assert set(start["categories"]["held_back"]) <= {*"HM"} and start["untaught_of"] == FULL.untaught
+        assert len(start["untaught"]) == len(start["categories"]["untaught"]) == len(material.untaught)
+        for number, fact in list(enumerate(material.untaught))[:4]:
+            assert int(start["untaught"][number]) == sum(right_by_set(half_taught(), FactSet([fact]), material.sets))
 
     def test_a_budget_ends_the_curve_with_the_saved_model(self, start: dict[str, Any]) -> None:
         free = self.teach(start, Arm(name="sft", method="sft"))

@@ -93,7 +93,8 @@ def by_base(rows: Iterable[Run], best: Mapping[str, float]) -> dict[str, Measure
     """Runs sorted by base, arm and seed.
 
     Raises:
-        ValueError: two runs of one arm and seed, or a run whose seed was not measured before.
+        ValueError: two runs of one arm and seed, a run whose seed was not measured before, or a measurement that does
+            not have its facts' subjects.
     """
     before: dict[str, dict[int, Run]] = {}
     arms: dict[str, dict[str, dict[int, Run]]] = {}
@@ -101,6 +102,8 @@ def by_base(rows: Iterable[Run], best: Mapping[str, float]) -> dict[str, Measure
         job = row["job"]
         of = job.get("before") or job
         place = before.setdefault(of["base"], {})
+        if "before" in job and "groups" not in row:
+            raise ValueError(f"measured by an earlier version, without subjects: measure again {job['before']}")
         if "before" not in job:
             place = arms.setdefault(of["base"], {}).setdefault(job["arm"]["name"], {})
         if of["seed"] in place:

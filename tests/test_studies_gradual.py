@@ -22,6 +22,7 @@ from instil.training import Progress, TrainConfig, question_example, train
 from studies import gradual
 from studies.gradual import GRADUAL, SMALL, Job, Plan, arms, best_final, candidates, score, tune, work_through
 from studies.gradual_bases import SPLITS, Base, Material, Sizes, Split, Wordings, base_of, drawn, take, wordings_of
+from studies.gradual_figures import figures
 from studies.gradual_kept import collect, kept_or_made, restore
 from studies.gradual_measure import (
     FULL,
@@ -357,6 +358,22 @@ class TestAnArm:
         assert len(start["untaught"]) == len(start["categories"]["untaught"]) == len(material.untaught)
         for number, fact in list(enumerate(material.untaught))[:4]:
             assert int(start["untaught"][number]) == sum(right_by_set(half_taught(), FactSet([fact]), material.sets))
+
+    def test_figures_are_made_from_what_a_run_says(self, start: dict[str, Any]) -> None:
+        found = self.teach(start, Arm(name="gradual", method="gradual"), epochs=1)
+        where = {"base": "people", "split": "test", "seed": 0}
+        rows = [{"job": {"before": where}, **start}, {"job": {"arm": {"name": "gradual"}, **where}, **found}]
+        whole = figures(rows, {"people": acquired(found["end"]["quick"])}, {"people": "sft"}, GRADUAL)["people"]
+        told = whole["arms"]["gradual"]
+        assert told["acquired"]["value"] == pytest.approx(acquired(found["end"]), abs=1e-5)
+        assert told["lost"]["value"] == pytest.approx(lost(start, found["end"]), abs=1e-5)
+        assert told["acquired"]["clusters"] == len(tiny().target) and told["lost"]["n"] == len(tiny().held_back)
+        assert sum(part["worded"]["n"] for parts in told["by_category"].values() for part in parts.values()) == len(
+            tiny().target
+        )
+        assert sum(one["n"] for one in told["tested"].values()) == len(tiny().held_back) + len(tiny().untaught)
+        assert [step["to"] for step in told["flow"]] == ["stage 1", "end"]
+        assert told["readings"]["0.5"]["reached"] == [0] and told["flops"] > told["deciding"] > 0
 
     def test_a_budget_ends_the_curve_with_the_saved_model(self, start: dict[str, Any]) -> None:
         free = self.teach(start, Arm(name="sft", method="sft"))

@@ -306,6 +306,9 @@ class TestAll:
             by_base([*self.rows(), run_row("sft", 2)], {"people": 1.0})
         with pytest.raises(ValueError, match=r"before teaching .*\[9\]"):
             by_base([*self.rows(), run_row("sft", 9)], {"people": 1.0})
+        old = {name: value for name, value in start_row(9).items() if name != "groups"}
+        with pytest.raises(ValueError, match="measure again"):
+            by_base([*self.rows(), old], {"people": 1.0})
 
     def test_the_arm_to_beat_is_chosen_on_development_subjects(self) -> None:
         tried = {

@@ -338,7 +338,7 @@ def at_reading(base: Measured, first: Seeds, second: Seeds, share: float) -> dic
     """
     curves = [{seed: arm[seed]["curve"] for seed in sorted(first.keys() & second.keys())} for arm in (first, second)]
     subjects = {seed: list(map(str, before["groups"]["held_back"])) for seed, before in base.before.items()}
-    found = forgetting_difference(*curves, subjects, share, base.best)
+    found = forgetting_difference(curves[0], curves[1], subjects, share, base.best)
     level = share * base.best
     never = [seed for seed, looks in curves[0].items() if place_of(looks, level) is None]
     if found.figure is None:

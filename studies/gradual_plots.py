@@ -61,8 +61,9 @@ def tradeoff(base: str, arms: Arms, best: float, shown: Sequence[str]) -> str:
         raise ValueError(f"{len(shown)} arms for {len(COLOURS)} colours")
     width, height, left, right, top, bottom = 760.0, 400.0, 56.0, 200.0, 34.0, 44.0
     points = [point for arm in arms.values() for point in arm["curve"]]
-    far = max([*(point["acquired"] for point in points), best]) * 1.04
-    low, high = min(0.0, *(point["lost"] for point in points)), max(0.01, *(point["lost"] for point in points)) * 1.06
+    far: float = max([*(point["acquired"] for point in points), best]) * 1.04
+    low: float = min(0.0, *(point["lost"] for point in points))
+    high: float = max(0.01, *(point["lost"] for point in points)) * 1.06
 
     def x(acquired: float) -> float:
         return left + acquired / far * (width - left - right)

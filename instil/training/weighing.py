@@ -121,11 +121,13 @@ class _Dealer:
     def deal(self, times: int) -> list[int]:
         """Windows for `times` occurrences of one example, each as often as any other or once more."""
         rounds, rest = divmod(times, self._count)
-        return [*list(range(self._count)) * rounds, *self._different(rest)]
+        return [*(window for _ in range(rounds) for window in range(self._count)), *self._different(rest)]
 
     def _different(self, times: int) -> list[int]:
-        if times < len(self._roomier):
-            taken, self._roomier = self._roomier[:times], self._roomier[times:]
+        left = len(self._roomier) - times
+        if left > 0:
+            taken = self._roomier[left:]
+            del self._roomier[left:]
             self._tighter += taken
             return taken
         taken, others = self._roomier, self._shuffled(self._tighter)

@@ -72,9 +72,8 @@ def occurrences(parts: Sequence[int], count: int, offset: int) -> list[int]:
 
 def _in_whole_parts(weights: Sequence[float]) -> list[int]:
     ratios = [float(weight).as_integer_ratio() for weight in weights]
-    scale = max(
-        (denominator for _, denominator in ratios), default=1
-    )  # Powers of two: the largest is a multiple of all.
+    # Denominators of floats are powers of two, so the largest is a multiple of all.
+    scale = max((denominator for _, denominator in ratios), default=1)
     return [numerator * (scale // denominator) for numerator, denominator in ratios]
 
 

@@ -13,6 +13,7 @@ from instil.training.examples import Example, count_split, document_examples, qu
 from instil.training.sharpness import SharpnessConfig
 from instil.training.stages import Arrangement, Balance, Stage
 from instil.training.stopping import Decision, Progress, Stop, no_longer_improving
+from instil.training.weighing import Weigh
 
 if TYPE_CHECKING:
     from instil.training.meter import Meter
@@ -49,6 +50,7 @@ __all__ = [
     "Stop",
     "TrainConfig",
     "TrainResult",
+    "Weigh",
     "count_split",
     "document_examples",
     "no_longer_improving",

@@ -38,6 +38,7 @@ from studies.gradual_measure import (
     reading,
     rights,
 )
+from studies.gradual_methods import method_of
 from studies.gradual_run import Arm, Tuned, as_saved, before, run, settings_of
 from tests.half_taught import facts, half_taught
 
@@ -341,10 +342,8 @@ class TestThePlan:
 
     @pytest.mark.parametrize("arm", arms(), ids=lambda arm: arm.name)
     def test_every_candidate_has_settings_that_its_method_takes(self, arm: Arm) -> None:
-        from instil.methods import get
-
         for tuned in candidates(arm, Plan()):
-            found: Any = get(arm.method).settings(settings_of(arm, tuned, epochs=5, batch=16, seed=3))
+            found: Any = method_of(arm.method).settings(settings_of(arm, tuned, epochs=5, batch=16, seed=3))
             assert found.train.learning_rate == tuned.rate and found.train.batch_size == 16
             assert (found.train.epochs, found.train.seed) == (5 * arm.epoch_factor, 3)
             for path, value in tuned.settings.items():

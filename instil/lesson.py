@@ -266,10 +266,6 @@ class Lesson:
         limit = float(f"{self.meter.total + share * max(left, 0.0):.6g}")
         return self.budget.model_copy(update={"flops": max(limit, 1.0)})
 
-    def start_over(self) -> None:
-        """Let the next `train` start from the model that the lesson was given, not from where the last stage ended."""
-        self._learner, self._state = None, f"{self._run_id}:before"
-
     def staying_close(self, facts: FactSet, weight: float) -> Objective:
         """A term that keeps the answers to known questions near those of the model as the stage finds it (KL)."""
         from instil.training import KLToStart, question_example

@@ -314,6 +314,13 @@ class TestAnArm:
         assert [stage["stage"] for stage in found["stages"]] == ["stage 1", "stage 2"]
         assert len(found["seconds_a_look"]) == 6
 
+    def test_a_control_says_what_it_could_not_do(self, start: dict[str, Any]) -> None:
+        arm = Arm(name="much replay", method="staged", settings={"early_stop": False, "replay_ratio": 2.0})
+        found = self.teach(start, arm, epochs=1)
+        assert [point.get("stage") for point in found["curve"]] == [None, "stage 1", "stage 2"]
+        wanted = 2 * found["stages"][0]["facts"]
+        assert found["notes"] == [f"stage 2: 0 of {wanted} facts replayed: no more are mastered"]
+
     def test_a_budget_ends_the_curve_with_the_saved_model(self, start: dict[str, Any]) -> None:
         free = self.teach(start, Arm(name="sft", method="sft"))
         budget = 0.5 * sum(cost["flops"] for cost in free["cost"].values())

@@ -148,7 +148,7 @@ class Plan(BaseModel):
     worlds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), description="of the main cells; each also the seed")
     further_worlds: tuple[int, ...] = Field(default=(1, 2, 3), description="of the cells that are looked at once")
     cheap_worlds: tuple[int, ...] = Field(
-        default=(6, 7, 8, 9, 10, 11, 12, 13), description="where the chosen cheap form of SAM is checked against SAM"
+        default=(6, 7, 8, 9, 10, 11), description="where the chosen cheap form of SAM is checked against SAM"
     )
     people: int = Field(default=36, description="taught in each world, a biography each")
     wordings: int = Field(default=5, description="further biographies of each, for the paraphrase cells and contexts")

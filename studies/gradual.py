@@ -7,7 +7,8 @@
 It has two bases, `people` and `entityquestions`; the second needs the public data (INSTIL_DATA). Every arm is a method
 of Instil through a real lesson, watched at each epoch's end. The figure of merit was fixed before anything was tried:
 forgetting at equal acquisition (`gradual_measure`), read where 50, 75 and 90 % of the best arm's final acquisition is
-reached. A finished run is not run again: an interrupted study goes on where it stopped.
+reached. A finished run is not run again, and all of them are committed (`results/gradual_runs.jsonl.gz`): an
+interrupted study goes on where it stopped, also on another machine. `--collect` commits what is finished.
 
 Controls that no user needs, such as a stage 2 on random facts, are methods of the study's own (`gradual_methods`). How
 many facts change category when nothing is trained is measured by `gradual_noise`, and what facts that were fitted cost
@@ -35,6 +36,7 @@ from instil.loop.hardware import commit, hardware
 from instil.probe import Category
 from studies.generalization import one_thread
 from studies.gradual_bases import BASES, SIZES, BaseName, Material, Sizes, Split, mastery_of, material
+from studies.gradual_kept import RUNS, collect, restore
 from studies.gradual_measure import READINGS, acquired, lost, made_up_share, mean, perplexity, reading
 from studies.gradual_run import Arm, Tuned, before, in_words, run
 
@@ -186,6 +188,10 @@ class Job(BaseModel):
     def file(self, work: Path) -> Path:
         return work / f"{self.name}.json"
 
+    @property
+    def start(self) -> Start:
+        return Start(base=self.base, split=self.split, seed=self.seed, sizes=self.sizes)
+
     def material(self, work: Path) -> Material:
         return material(self.base, self.split, self.seed, work / "bases", self.sizes)
 
@@ -199,36 +205,49 @@ def work_through(jobs: Sequence[Job], work: Path, workers: int, tell: Callable[[
     The bases are asked first, once and for all; then each base, split and seed is measured as it is; then the arms.
     """
     work.mkdir(parents=True, exist_ok=True)
+    starts = starts_of(jobs)
+    restore([*starts, *jobs], work)
     todo = [job for job in jobs if not job.file(work).exists()]
     tell(f"{len(jobs)} runs, {len(jobs) - len(todo)} of them done")
-    if todo:
-        for base in sorted({job.base for job in todo}):
+    unseen = [start for start in starts if not start.file(work).exists()]
+    if todo or unseen:
+        for base in sorted({start.base for start in starts}):
             tell(f"what {base} knows")
             mastery_of(base, work / "bases")
-        starts = {(job.base, job.split, job.seed): job for job in todo}
         with ProcessPoolExecutor(workers, get_context("spawn"), initializer=one_thread) as pool:
-            for line in pool.map(partial(measure_start, work=work), starts.values()):
+            for line in pool.map(partial(measure_start, work=work), unseen):
                 tell(line)
             for number, line in enumerate(pool.map(partial(teach, work=work), todo), start=1):
                 tell(f"{number}/{len(todo)} {line}")
     return [result_of(job, work) for job in jobs]
 
 
-def measure_start(job: Job, work: Path) -> str:
-    start_of(job, work)
-    return f"{job.base}, {job.split} subjects, seed {job.seed}: measured before"
+def starts_of(jobs: Sequence[Job]) -> list[Start]:
+    return list(dict.fromkeys(job.start for job in jobs))
 
 
-def start_of(job: Job, work: Path) -> dict[str, Any]:
-    """The base as it is, measured on the facts of a job; on disk once measured."""
-    kept = work / f"before-{job.base}-{job.split}-{job.seed}.json"
-    sizes = job.sizes.model_dump(mode="json")
-    if not kept.exists():
-        write_sealed(kept, {"sizes": sizes, **before(job.material(work))})
-    found = read_sealed(kept)
-    if found["sizes"] != sizes:
-        raise SystemExit(f"{kept} is of another plan: remove {work}, or give another --work")
-    return found
+class Start(BaseModel):
+    """The base as it is, measured on what one seed asks."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base: BaseName
+    split: Split
+    seed: int
+    sizes: Sizes
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"before": self.model_dump(mode="json")}
+
+    def file(self, work: Path) -> Path:
+        return work / f"before-{self.base}-{self.split}-{self.seed}.json"
+
+
+def measure_start(start: Start, work: Path) -> str:
+    found = before(material(start.base, start.split, start.seed, work / "bases", start.sizes))
+    write_sealed(start.file(work), {"job": start.identity, **found})
+    return f"{start.base}, {start.split} subjects, seed {start.seed}: measured before"
 
 
 def teach(job: Job, work: Path) -> str:
@@ -236,7 +255,7 @@ def teach(job: Job, work: Path) -> str:
         job.arm,
         job.tuned,
         job.material(work),
-        start_of(job, work),
+        result_of(job.start, work),
         epochs=job.plan.epochs,
         batch=job.plan.batch,
         budget=job.plan.budget,
@@ -245,7 +264,7 @@ def teach(job: Job, work: Path) -> str:
     return f"{job.name}: {in_words(found)}"
 
 
-def result_of(job: Job, work: Path) -> dict[str, Any]:
+def result_of(job: Job | Start, work: Path) -> dict[str, Any]:
     found = read_sealed(job.file(work))
     if found["job"] != job.identity:
         raise SystemExit(f"{job.file(work)} is of another plan: remove {work}, or give another --work")
@@ -320,7 +339,7 @@ def summary(result: dict[str, Any], best: float) -> dict[str, Any]:
 
 
 def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """The arms on test subjects. Runs keep their facts, a digit each, in the order of the material."""
+    """The arms on test subjects, a run's figures each; its facts are in `gradual_runs.jsonl.gz`."""
     jobs = [
         Job(arm=arm, tuned=Tuned(**tuning["chosen"][base][arm.tuned_as]), base=base, split="test", seed=seed, plan=plan)
         for seed in plan.seeds  # seed after seed, so that a study that is cut off has whole seeds
@@ -336,13 +355,8 @@ def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Ca
         "chosen": tuning["chosen"],
         "best_final_acquisition": best,
         "materials": {f"{base} {seed}": job.material(work).described() for (base, seed), job in first.items()},
-        "before": {f"{base} {seed}": start_of(job, work) for (base, seed), job in first.items()},
-        "runs": [
-            {**job.identity, **{name: value for name, value in result.items() if name != "job"},
-             "summary": summary(result, best[job.base])}
-            for job, result in found
-        ],
-    }  # fmt: skip
+        "runs": [{**job.identity, **summary(result, best[job.base])} for job, result in found],
+    }
 
 
 def best_final(base: str, found: Sequence[tuple[Job, dict[str, Any]]]) -> float:
@@ -368,6 +382,7 @@ def main(words: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--tune", action="store_true", help="choose rates and settings on development subjects")
     parser.add_argument("--small", action="store_true", help="both in about ten minutes, results under runs/")
+    parser.add_argument("--collect", action="store_true", help="commit finished runs to the results, run nothing")
     parser.add_argument("--work", type=Path, default=WORK, help="where finished runs are kept")
     parser.add_argument("--out", type=Path, help="where the results go (default: the committed files)")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
@@ -387,11 +402,15 @@ def main(words: Iterable[str] | None = None) -> None:
         small = given.work / "small"
         tuning = tune(plan, small, given.workers, tell)
         write_json(given.out or given.work / "small.json", study(plan, tuning, small, given.workers, tell))
+    elif given.collect:
+        tell(f"{collect(given.work)} rows in {RUNS}")
     elif given.tune:
         write_json(given.out or TUNING, tune(plan, given.work, given.workers, tell))
+        collect(given.work)
     else:
         tuning = json.loads(TUNING.read_text(encoding="utf-8"))
         write_json(given.out or RESULTS, study(plan, tuning, given.work, given.workers, tell))
+        collect(given.work)
 
 
 if __name__ == "__main__":

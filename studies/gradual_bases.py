@@ -44,9 +44,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from instil.errors import InputError
 from instil.facts import Fact, FactSet, Role
 from instil.lesson import Roles
-from instil.probe import Category, ExemplarSets, Mastery, MasteryMap, ProbeConfig, draw_exemplars
+from instil.probe import Category, ExemplarSets, ProbeConfig, draw_exemplars
+from studies.gradual_kept import kept_or_made
 
 if TYPE_CHECKING:
+    from instil.model import LanguageModel
     from instil.worlds import World
 
 BaseName = Literal["people", "entityquestions"]
@@ -56,6 +58,9 @@ SPLITS: tuple[Split, ...] = ("development", "test")
 
 TEST_SHARE = 0.7
 """Of the subjects of `people`. EntityQuestions has a test split already, to which its held-back one is added."""
+
+KEPT = Path(__file__).parent / "results" / "gradual_bases.json"
+"""What the bases answer, where they were asked."""
 
 ASKED = 2
 """Wordings of each fact that only the study asks. They are the last ones of its relation; no method sees them."""
@@ -208,24 +213,51 @@ def base_of(name: BaseName) -> Base:
     return people() if name == "people" else entityquestions()
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the base answered to a fact: its category, and how many of ten greedy answers were right."""
+
+    category: Category
+    right: int
+
+    @property
+    def known(self) -> bool:
+        return 2 * self.right >= ONCE.exemplar_sets
+
+
 @cache
-def mastery_of(name: BaseName, work: Path) -> Mapping[str, Mastery]:
-    """What the base answers to every fact, by id: asked once and kept under `work`."""
+def mastery_of(name: BaseName, work: Path, kept: Path = KEPT) -> Mapping[str, Asked]:
+    """What the base answers to every fact, by id: asked once and kept with the results, a letter and a digit each."""
     import instil
-    from instil.probe import probe
 
     base = base_of(name)
     facts, lm = base.asked_once, instil.load(base.load)
-    out = work / f"{name}-{lm.fingerprint}-{facts.fingerprint}"
-    if not (out / "summary.json").exists():  # else not even opened for a resume: several processes read it at once
-        sets = draw_exemplars(base.exemplars, facts.by_relation, ONCE)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of relations with few exemplars; the card of the base says which
-            probe(lm, facts, sets, ONCE, out=out, resume=True)
-    return {row.fact_id: row for row in MasteryMap.load(out / "mastery.parquet")}
+    of = {"model": lm.fingerprint, "facts": facts.fingerprint, "protocol": ONCE.model_dump(mode="json")}
+    found = kept_or_made(kept, name, of, lambda: ask_once(base, lm, work))
+    letters = {category[0]: category for category in Category}
+    return {
+        fact.id: Asked(letters[letter], int(right, 11))
+        for fact, letter, right in zip(facts, found["categories"], found["right"], strict=True)
+    }
 
 
-def drawn(base: Base, split: Split, seed: int, mastery: Mapping[str, Mastery], sizes: Sizes) -> Material:
+def ask_once(base: Base, lm: LanguageModel, work: Path) -> dict[str, str]:
+    """The whole protocol on every fact; interrupted, it goes on under `work`."""
+    from instil.probe import probe
+
+    facts = base.asked_once
+    sets = draw_exemplars(base.exemplars, facts.by_relation, ONCE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of relations with few exemplars; the card of the base says which
+        rows = probe(lm, facts, sets, ONCE, out=work / f"{base.name}-{lm.fingerprint}", resume=True).by_id
+    answers = [rows[fact.id] for fact in facts]
+    return {
+        "categories": "".join(row.category[0] for row in answers),
+        "right": "".join("0123456789a"[round(10 * row.p_greedy)] for row in answers),
+    }
+
+
+def drawn(base: Base, split: Split, seed: int, mastery: Mapping[str, Asked], sizes: Sizes) -> Material:
     """Divide one split's subjects among the parts of a lesson and of what is asked.
 
     Raises:
@@ -409,13 +441,13 @@ def counted(name: BaseName, work: Path) -> dict[Split, dict[str, dict[str, int]]
     for split in SPLITS:
         found[split] = {}
         for part, facts in (("taught", base.taught), ("tuning", base.tuning), ("beside", base.beside)):
-            rows = [mastery[fact.id] for fact in facts[split]]
-            categories = Counter(str(row.category) for row in rows)
+            rows = {fact.id: mastery[fact.id] for fact in facts[split]}
+            categories = Counter(str(row.category) for row in rows.values())
             found[split][part] = {
                 "facts": len(rows),
-                "subjects": len({base.groups[row.fact_id] for row in rows}),
+                "subjects": len({base.groups[fact_id] for fact_id in rows}),
                 **{str(category): categories[str(category)] for category in Category},
-                "known": sum(row.known for row in rows),
+                "known": sum(row.known for row in rows.values()),
             }
     return found
 

@@ -1,11 +1,15 @@
 """What the study of gradual learning measures: a quick look for each point of a curve, a full look at the end, and the
 figure of merit, *forgetting at equal acquisition*.
 
-A fact is right when at least half of its answers are: greedy ones, one for each wording and exemplar set. Acquisition
-is the share of the taught facts that are right in wordings nobody trained on. Forgetting is the points lost since
-before on facts that the base knows and that are neither taught nor replayed. Made up is what the exam calls so: of
-facts that were not known and are never taught, a wrong answer, no abstention, that the model gives with a probability
-of at least one half. All are kept fact by fact, a digit each, so that arms can be compared fact by fact.
+A fact counts with the share of its greedy answers that are right, over wordings and exemplar sets: a threshold on one
+or two answers would flatter, and a share has the same mean however few are asked. Acquisition is that share of the
+taught facts in wordings nobody trained on. Forgetting is the points lost since before on facts that the base knows and
+that are neither taught nor replayed. Made up is what the exam calls so: of facts that were not known and are never
+taught, a wrong answer, no abstention, that the model gives with a probability of at least one half. All are kept fact
+by fact, a digit each, so that arms can be compared fact by fact.
+
+A quick look asks each question with one exemplar set, the first question with the first of `TURNS`, the next with the
+next, and so on: so no single set decides, and a look costs a tenth of a probe.
 """
 
 from __future__ import annotations
@@ -45,21 +49,27 @@ Look = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Depth:
-    """How many exemplar sets a look asks with.
+    """How many exemplar sets a look asks with; `in_turns` takes one for each question instead.
 
     Attributes:
         taught: for each wording of the taught facts that nobody trains on.
         held_back: for known facts.
         untaught: for made-up answers, and for the confidence in them.
+        fitted: for taught facts as worded; 0: these are not asked.
+        in_turns: whether the questions take turns among the first `TURNS` sets, where one is asked with.
     """
 
     taught: int
     held_back: int
     untaught: int
+    fitted: int
+    in_turns: bool
 
 
-QUICK = Depth(taught=2, held_back=4, untaught=2)
-FULL = Depth(taught=4, held_back=10, untaught=4)
+QUICK = Depth(taught=1, held_back=1, untaught=1, fitted=1, in_turns=True)
+FULL = Depth(taught=4, held_back=10, untaught=4, fitted=0, in_turns=False)
+TURNS = 4
+"""Exemplar sets among which the questions of a quick look take turns."""
 
 
 # ---------------------------------------------------------------------- looking
@@ -70,17 +80,23 @@ def quick(lm: LanguageModel, material: Material, depth: Depth = QUICK) -> dict[s
 
     Returns:
         `taught`, a digit for each taught fact: its right answers in untrained wordings, of `taught_of`. `held_back`, of
-        `held_back_of`, likewise in the first wording. `made_up`, 1 or 0 for each fact that is never taught, "-" where
-        the model's confidence in its wrong answer cannot be scored. `nll` (nats) and `nll_tokens` of general text.
+        `held_back_of`, and `fitted`, of `fitted_of`: likewise for known facts and for taught ones, as worded.
+        `made_up`, 1 or 0 for each fact that is never taught, "-" where the model's confidence in its wrong answer
+        cannot be scored. `nll` (nats) and `nll_tokens` of general text.
     """
-    taught, wordings = asked_in_untrained_wordings(lm, material, depth.taught)
-    held_back = right_answers(lm, questions_of(material.held_back), material.sets, depth.held_back)
+    count = in_turns if depth.in_turns else right_answers
+    wordings = untrained_wordings(material)
+    taught = count(lm, in_wordings(material, wordings), material.sets, depth.taught)
+    held_back = count(lm, questions_of(material.held_back), material.sets, depth.held_back)
+    as_worded = questions_of(material.target) if depth.fitted else ()
     sums = next_token_nll(lm, material.general)
     return {
-        "taught": digits(taught),
+        "taught": digits([sum(taught[start : start + wordings]) for start in range(0, len(taught), wordings)]),
         "taught_of": wordings * depth.taught,
         "held_back": digits(held_back),
         "held_back_of": depth.held_back,
+        "fitted": digits(count(lm, as_worded, material.sets, depth.fitted)) if depth.fitted else "",
+        "fitted_of": depth.fitted,
         "made_up": made_up_answers(lm, material.untaught, material.sets, depth.untaught),
         "nll": sum(nll for nll, _ in sums),
         "nll_tokens": sum(count for _, count in sums),
@@ -92,8 +108,7 @@ def full(lm: LanguageModel, material: Material) -> dict[str, Any]:
 
     Returns:
         What `quick` does, and a character for each taught fact: `category` (H, M, W or U, of ten exemplar sets in the
-        wording that is trained), `as_worded` (right answers of ten) and `guessed` (1: its category could be reached
-        without its subject).
+        wording that is trained) and `guessed` (1: its category could be reached without its subject).
     """
     config = ProbeConfig(decode=False)
     questions = questions_of(material.target)
@@ -101,35 +116,61 @@ def full(lm: LanguageModel, material: Material) -> dict[str, Any]:
     rows = [Mastery.of(question, answer) for question, answer in zip(questions, answers, strict=True)]
     return {
         **quick(lm, material, FULL),
+        "fitted": digits([sum(row.greedy_right_by_set) for row in rows]),
+        "fitted_of": config.exemplar_sets,
         "category": "".join(row.category[0] for row in rows),
-        "as_worded": digits([sum(row.greedy_right_by_set) for row in rows]),
         "guessed": "".join(str(int(could_be_guessed(row))) for row in rows),
     }
 
 
-def asked_in_untrained_wordings(lm: LanguageModel, material: Material, sets: int) -> tuple[list[int], int]:
-    """Right answers to each taught fact in wordings that nobody trains on, and how many such wordings it has.
+def untrained_wordings(material: Material) -> int:
+    """How many wordings nobody trains on each taught fact has.
 
     Raises:
         ValueError: facts have none, or not equally many.
     """
-    wordings = [material.wordings[fact.id].asked for fact in material.target]
-    number = len(wordings[0])
-    if not number or any(len(texts) != number for texts in wordings):
+    numbers = {len(material.wordings[fact.id].asked) for fact in material.target}
+    if len(numbers) != 1 or 0 in numbers:
         raise ValueError("taught facts need equally many wordings that are only asked")
-    questions = [
-        replace(question, id=f"{question.id}#{place}", text=text)
-        for question, texts in zip(questions_of(material.target), wordings, strict=True)
-        for place, text in enumerate(texts)
+    return numbers.pop()
+
+
+def in_wordings(material: Material, number: int) -> list[Question]:
+    """The taught facts' questions in wordings that nobody trains on, fact after fact."""
+    return [
+        replace(question, id=f"{question.id}#{place}", text=material.wordings[question.id].asked[place])
+        for question in questions_of(material.target)
+        for place in range(number)
     ]
-    found = right_answers(lm, questions, material.sets, sets)
-    return [sum(found[start : start + number]) for start in range(0, len(found), number)], number
 
 
 def right_answers(lm: LanguageModel, questions: Sequence[Question], exemplars: ExemplarSets, sets: int) -> list[int]:
     """How many of the first `sets` exemplar sets give a right greedy answer, question by question."""
     config = ProbeConfig(exemplar_sets=sets, decode=False, prior=False)
     return [sum(answer.greedy_right_by_set) for answer in ask(lm, questions, exemplars.first(sets), config)]
+
+
+def in_turns(lm: LanguageModel, questions: Sequence[Question], exemplars: ExemplarSets, sets: int = 1) -> list[int]:
+    """Whether the greedy answer is right, question by question: each with one of the first `TURNS` exemplar sets.
+
+    Raises:
+        ValueError: more than one set a question is asked for.
+    """
+    if sets != 1:
+        raise ValueError("questions that take turns are asked once each")
+    found = [0] * len(questions)
+    config = ProbeConfig(exemplar_sets=1, decode=False, prior=False)
+    for turn in range(TURNS):
+        places = range(turn, len(questions), TURNS)
+        answers = ask(lm, [questions[place] for place in places], only(exemplars, turn), config)
+        for place, answer in zip(places, answers, strict=True):
+            found[place] = sum(answer.greedy_right_by_set)
+    return found
+
+
+def only(exemplars: ExemplarSets, number: int) -> ExemplarSets:
+    """Of each relation the set of this number."""
+    return replace(exemplars, sets={name: sets[number : number + 1] for name, sets in exemplars.sets.items()})
 
 
 def made_up_answers(lm: LanguageModel, facts: FactSet, exemplars: ExemplarSets, sets: int) -> str:
@@ -160,21 +201,25 @@ def digits(counts: Sequence[int]) -> str:
 # ---------------------------------------------------------------------- figures
 
 
-def rights(counts: str, of: int) -> list[float]:
-    """1.0 for each fact of which at least half of the answers are right, 0.0 for the others.
+def shares(counts: str, of: int) -> list[float]:
+    """The share of right answers of each fact.
 
-    >>> rights("0124", 4)
-    [0.0, 0.0, 1.0, 1.0]
+    >>> shares("0124", 4)
+    [0.0, 0.25, 0.5, 1.0]
     """
-    return [float(2 * DIGITS.index(count) >= of) for count in counts]
+    return [DIGITS.index(count) / of for count in counts]
 
 
 def taught_right(look: Look) -> list[float]:
-    return rights(look["taught"], look["taught_of"])
+    return shares(look["taught"], look["taught_of"])
 
 
 def held_back_right(look: Look) -> list[float]:
-    return rights(look["held_back"], look["held_back_of"])
+    return shares(look["held_back"], look["held_back_of"])
+
+
+def fitted_right(look: Look) -> list[float]:
+    return shares(look["fitted"], look["fitted_of"])
 
 
 def made_up_share(look: Look) -> float | None:
@@ -239,7 +284,7 @@ def reading(curve: Sequence[Look], share: float, best: float) -> float | None:
 
 
 def lost_by_fact(curve: Sequence[Look], place: Place) -> list[float]:
-    """1 for each known fact that was right at the curve's start and is not at the place, -1 for the other way round."""
+    """How much less each known fact is right at the place than at the curve's start: 1 where it was and is no more."""
     start = held_back_right(curve[0])
     return [was - now for was, now in zip(start, at(curve, place, held_back_right), strict=True)]
 

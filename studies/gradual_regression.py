@@ -1,28 +1,27 @@
 """What fitted facts cost: SliCK's regression (Gekhman et al. 2024, arXiv 2405.05904, section 5) on the study's runs.
 
-    python -m studies.gradual_regression          the coefficients, from the committed results of the study
+    python -m studies.gradual_regression          the coefficients, from the committed runs of the study
 
 SliCK explains the accuracy of a fine-tuned model by how many of the facts it was taught it has fitted:
 
     accuracy = intercept + known · (fitted known facts / facts taught) + unknown · (fitted unknown facts / facts taught)
 
 over checkpoints of many runs, and finds about 36.9 + 7.3 and - 8.3 points, R² 0.86. Known are its three upper
-categories, WeaklyKnown among them, before teaching. Here a checkpoint is an epoch of a run, and what is explained is
-the share of the held-back facts that are still right, and that of made-up answers. A taught fact is fitted when at
-least half of its answers are right in the wording that is trained. What differs from SliCK: the held-back facts were
-all known before, so that the intercept is near what was known; and all target facts count as taught, also in arms that
-train on some of them, where others can be fitted that nobody trained.
+categories, WeaklyKnown among them, before teaching. Here a checkpoint is a point of a run's curve. What is explained is
+the share of right answers to held-back facts, and the share of made-up answers. A fact that the run trained on is
+fitted with the share of its answers that are right in the wording trained. The held-back facts, unlike SliCK's test
+facts, were all known before, so that the intercept is near what was known.
 
-The share of each kind is of all facts taught, as we read the paper (`of="taught"`), or of its own kind (`of="kind"`):
-then a coefficient is what it costs to fit all facts of that kind. Epochs of one run go together, so the interval comes
-from resampling runs.
+Each share is of all target facts, as we read the paper (`of="taught"`), or of those of its kind (`of="kind"`): then a
+coefficient is what it costs to fit all facts of that kind. All runs of a seed have the same target facts, also those
+that train on some of them. Epochs of one run go together, so the interval comes from resampling runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -30,7 +29,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from instil.exam import Figure
 from instil.exam.statistics import DEFAULT, Bootstrap
 from studies.gradual import RESULTS
-from studies.gradual_measure import Look, held_back_right, made_up_share, mean, rights
+from studies.gradual_kept import RUNS, key_of, rows_of
+from studies.gradual_measure import Look, fitted_right, held_back_right, made_up_share, mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 Of = Literal["taught", "kind"]
 Run = Mapping[str, Any]
+"""What decides a run's result, and the result: see `studies.gradual_run.run`."""
 
 KNOWN = "HMW"
 """Letters of the categories that SliCK calls known; the other is U."""
@@ -71,12 +72,11 @@ class Point:
 
 
 def points_of(run: Run, category: str, outcome: Callable[[Look], float | None], of: Of = "taught") -> list[Point]:
-    """A run's checkpoints. The base itself, at the start of its curve, is none; a point that was not asked for the
-    taught facts as worded, or that has no outcome, is left out.
+    """A run's checkpoints. The base itself, at the start of its curve, is none; a point where the target facts were not
+    asked as worded, or that has no outcome, is left out.
 
     Args:
-        run: as `studies.gradual.study` gives it.
-        category: of the taught facts before, a letter each.
+        category: of the target facts before, a letter each.
         outcome: what is to be explained, of a point.
         of: what the fitted facts are a share of.
 
@@ -86,30 +86,37 @@ def points_of(run: Run, category: str, outcome: Callable[[Look], float | None], 
     name = f"{run['base']} {run['arm']['name']} {run['seed']}"
     found = []
     for look in run["curve"][1:]:
-        if "fitted" not in look or (value := outcome(look)) is None:
-            continue
-        known, unknown = fitted(rights(look["fitted"], look["fitted_of"]), category, of)
-        found.append(Point(name, known, unknown, value))
+        if look["fitted"] and (value := outcome(look)) is not None:
+            known, unknown = fitted(fitted_right(look), category, run["trained"], of)
+            found.append(Point(name, known, unknown, value))
     return found
 
 
-def fitted(right: Sequence[float], category: str, of: Of = "taught") -> tuple[float, float]:
-    """(share of known facts that are fitted, share of unknown ones).
+def fitted(right: Sequence[float], category: str, trained: str, of: Of = "taught") -> tuple[float, float]:
+    """(share of known facts that are fitted, share of unknown ones); only what was trained on can be fitted.
 
-    >>> fitted([1.0, 0.0, 1.0, 1.0], "HMUW")
-    (0.5, 0.25)
-    >>> fitted([1.0, 0.0, 1.0, 0.0], "HMUU", of="kind")
-    (0.5, 0.5)
+    Args:
+        right: the share of right answers, of each target fact.
+        category: of each before.
+        trained: "1" for each that the run trained on, "0" for the others.
+
+    >>> fitted([1.0, 0.5, 1.0, 1.0], "HMUW", "1111")
+    (0.625, 0.25)
+    >>> fitted([1.0, 0.5, 1.0, 0.0], "HMUU", "0111", of="kind")
+    (0.25, 0.5)
 
     Raises:
-        ValueError: not one category a fact, or no fact of a kind that is to be the whole.
+        ValueError: the three are not of one length, or there is no fact of a kind that is to be the whole.
     """
-    known = [one for one, letter in zip(right, category, strict=True) if letter in KNOWN]
-    unknown = [one for one, letter in zip(right, category, strict=True) if letter not in KNOWN]
-    if of == "kind" and not (known and unknown):
-        raise ValueError(f"{len(known)} known facts and {len(unknown)} unknown ones: no share of each")
-    wholes = (len(known), len(unknown)) if of == "kind" else (len(right), len(right))
-    return sum(known) / wholes[0], sum(unknown) / wholes[1]
+    sums, counts = {"known": 0.0, "unknown": 0.0}, {"known": 0, "unknown": 0}
+    for share, letter, one in zip(right, category, trained, strict=True):
+        kind = "known" if letter in KNOWN else "unknown"
+        sums[kind] += share * (one == "1")
+        counts[kind] += 1
+    wholes = counts if of == "kind" else dict.fromkeys(counts, len(right))
+    if not all(wholes.values()):
+        raise ValueError(f"{counts['known']} known facts and {counts['unknown']} unknown ones: no share of each")
+    return sums["known"] / wholes["known"], sums["unknown"] / wholes["unknown"]
 
 
 @dataclass(frozen=True)
@@ -216,37 +223,54 @@ def as_slick(run: Run) -> bool:
 
 GROUPS: dict[str, Callable[[Run], bool]] = {"all arms": lambda run: True, "plain fine-tuning": as_slick}
 
+DECIDES = ("arm", "base", "plan", "seed", "split", "tuned")
+"""What of a run decides its result."""
 
-def regressions(study: Mapping[str, Any], how: Bootstrap = DEFAULT) -> dict[str, Any]:
+
+def regressions(study: Mapping[str, Any], rows: Iterable[Run], how: Bootstrap = DEFAULT) -> dict[str, Any]:
     """Every regression of a study, by base, group of arms, outcome and what the shares are of: its figures, or under
-    `reason` why there are none."""
+    `reason` why there are none.
+
+    Args:
+        study: the results, which say which runs are theirs.
+        rows: all runs that are kept, and the bases as they were measured before (see `gradual_kept`).
+
+    Raises:
+        ValueError: a run of the study is not kept, or what it began with.
+    """
+    runs = runs_of(study, rows)
     return {
         base: {
             group: {
-                name: {of: described(study, base, chosen, outcome, of, how) for of in ("taught", "kind")}
+                name: {
+                    of: described([run for run in runs if run["base"] == base and chosen(run)], outcome, of, how)
+                    for of in ("taught", "kind")
+                }
                 for name, outcome in OUTCOMES.items()
             }
             for group, chosen in GROUPS.items()
         }
-        for base in dict.fromkeys(run["base"] for run in study["runs"])
+        for base in dict.fromkeys(run["base"] for run in runs)
     }
 
 
-def described(
-    study: Mapping[str, Any],
-    base: str,
-    chosen: Callable[[Run], bool],
-    outcome: Callable[[Look], float | None],
-    of: Of,
-    how: Bootstrap,
-) -> dict[str, Any]:
-    runs = [run for run in study["runs"] if run["base"] == base and chosen(run)]
+def runs_of(study: Mapping[str, Any], rows: Iterable[Run]) -> list[dict[str, Any]]:
+    """The study's runs with their curves, and the target facts' categories before as `category`."""
+    kept = {key_of(row["job"]): row for row in rows}
+    found = []
+    for one in study["runs"]:
+        job = {name: one[name] for name in DECIDES}
+        start = {"base": one["base"], "split": one["split"], "seed": one["seed"], "sizes": one["plan"]["sizes"]}
+        run, before = kept.get(key_of(job)), kept.get(key_of({"before": start}))
+        if run is None or before is None:
+            raise ValueError(f"not kept: {one['base']}, {one['arm']['name']}, seed {one['seed']}")
+        found.append({**job, **run, "category": before["category"]})
+    return found
+
+
+def described(runs: Sequence[Run], outcome: Callable[[Look], float | None], of: Of, how: Bootstrap) -> dict[str, Any]:
     try:
-        points = [
-            point
-            for run in runs
-            for point in points_of(run, study["before"][f"{base} {run['seed']}"]["category"], outcome, of)
-        ]
+        points = [point for run in runs for point in points_of(run, run["category"], outcome, of)]
         return regression(points, how).to_dict()
     except ValueError as fault:
         return {"reason": str(fault)}
@@ -255,8 +279,10 @@ def described(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--results", type=Path, default=RESULTS, help="of the study (default: the committed ones)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="that are kept (default: the committed ones)")
     given = parser.parse_args()
-    print(json.dumps(regressions(json.loads(given.results.read_text(encoding="utf-8"))), indent=1))
+    study = json.loads(given.results.read_text(encoding="utf-8"))
+    print(json.dumps(regressions(study, rows_of(given.runs)), indent=1))
 
 
 if __name__ == "__main__":

@@ -52,8 +52,12 @@ class Tuned(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, description="by their path")
 
 
+LOOKED_AT = frozenset({1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24})
+"""Epochs of a stage at whose end is looked: most happens early, and a look costs as much as an epoch."""
+
+
 class Watched:
-    """Looks at the model as it would be saved, at every epoch's end. What it computes costs the arm nothing."""
+    """Looks at the model as it would be saved, at the end of epochs. What it computes costs the arm nothing."""
 
     def __init__(self, base: LanguageModel, material: Material, meter: Meter) -> None:
         self.base, self.material, self.meter = base, material, meter
@@ -61,6 +65,8 @@ class Watched:
         self.seconds: list[float] = []
 
     def __call__(self, stage: str, progress: Progress) -> None:
+        if progress.epoch not in LOOKED_AT:
+            return
         started = time.monotonic()
         point = {
             "stage": stage,
@@ -95,9 +101,11 @@ def run(
         base: the model to teach, where it is not the material's.
 
     Returns:
-        `curve` (the base, then a point an epoch, and the saved model where the budget ended an epoch before its end),
-        `end` (the saved and reloaded model: `full`, and `quick` under that name), `cost` by purpose, `stages`, `notes`
-        and seconds.
+        `curve` (the base, then a point for each epoch that is looked at, and the saved model where the budget ended
+        an epoch before its end),
+        `end` (the saved and reloaded model: `full`, and `quick` under that name), `trained` (1 for each taught fact
+        that a stage trained on as worded), `probed` (what the method saw of the taught facts, and when: a letter a
+        fact), `cost` by purpose, `stages`, `notes` and seconds.
 
     Raises:
         InputError: a text is trained on that is only asked.
@@ -107,6 +115,19 @@ def run(
     method, meter = method_of(arm.method), Meter()
     watched = Watched(base, material, meter)
     points: list[Mapping[str, Any]] = []
+    trained: set[str] = set()
+    probed: list[dict[str, str]] = []
+
+    def guard(texts: Sequence[str]) -> None:
+        material.guard(texts)
+        trained.update(texts)
+
+    def record(table: str, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+        if table == "stages":
+            points.extend(rows)
+        elif table == "answers":
+            probed.extend(categories_of(rows, material))
+
     work = Path(tempfile.mkdtemp())
     try:
         lesson = Lesson(
@@ -119,8 +140,8 @@ def run(
             budget=Budget(flops=budget),
             meter=meter,
             seed=material.seed,
-            record=lambda table, rows, key: points.extend(rows) if table == "stages" else None,
-            guard=material.guard,
+            record=record,
+            guard=guard,
             watch=watched,
         )
         settings = method.settings(settings_of(arm, tuned, epochs=epochs, batch=batch, seed=material.seed))
@@ -141,11 +162,22 @@ def run(
         "end": end,
         "cost": meter.to_dict(),
         "stages": stages,
+        "trained": "".join(str(int(fact.question in trained)) for fact in material.target),
+        "probed": probed,
         "notes": [*lesson.notes, *notes],
         "seconds": round(time.monotonic() - started, 1),
         "seconds_a_look": watched.seconds,
         "seconds_at_the_end": round(time.monotonic() - examined, 1),
     }
+
+
+def categories_of(rows: Sequence[Mapping[str, Any]], material: Material) -> list[dict[str, str]]:
+    """A deciding probe of the taught facts: after which stage, and a letter for each fact; of other facts nothing."""
+    found = {row["question_id"]: row["category"][0] for row in rows}
+    if not all(fact.id in found for fact in material.target):
+        return []
+    state = str(rows[0]["state_id"]).rpartition(":")[2]
+    return [{"after": state, "category": "".join(found[fact.id] for fact in material.target)}]
 
 
 def before(material: Material, base: LanguageModel | None = None) -> dict[str, Any]:

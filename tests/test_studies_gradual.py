@@ -15,15 +15,18 @@ from instil.answers import is_correct
 from instil.errors import InputError
 from instil.exam.abstention import is_abstention
 from instil.facts import FactSet, Role
+from instil.files import read_sealed, write_sealed
 from instil.model import LanguageModel
-from instil.probe import Category, Mastery, ProbeConfig, ask, draw_exemplars, probe, questions_of
+from instil.probe import Category, ExemplarSets, Mastery, ProbeConfig, ask, draw_exemplars, probe, questions_of
 from instil.training import Progress, TrainConfig, question_example, train
 from studies import gradual
 from studies.gradual import GRADUAL, SMALL, Job, Plan, arms, best_final, candidates, score, tune, work_through
 from studies.gradual_bases import SPLITS, Base, Material, Sizes, Split, Wordings, base_of, drawn, take, wordings_of
+from studies.gradual_kept import collect, kept_or_made, restore
 from studies.gradual_measure import (
     FULL,
     QUICK,
+    TURNS,
     Place,
     acquired,
     at,
@@ -36,7 +39,7 @@ from studies.gradual_measure import (
     place_of,
     quick,
     reading,
-    rights,
+    shares,
 )
 from studies.gradual_methods import method_of
 from studies.gradual_run import Arm, Tuned, as_saved, before, run, settings_of
@@ -151,14 +154,15 @@ def look(taught: str, held_back: str, **more: Any) -> dict[str, Any]:
     return {"taught": taught, "taught_of": 4, "held_back": held_back, "held_back_of": 2, **end, **more}
 
 
-CURVE = [look("0000", "2222"), look("0400", "2202"), look("0423", "2002"), look("4444", "0000")]
+CURVE = [look("0000", "2222"), look("0400", "2202"), look("0444", "2002"), look("4444", "0000")]
 """Acquired 0, 25, 75, 100 %; lost 0, 25, 50, 100 points."""
 
 
 class TestFigures:
-    def test_a_fact_is_right_when_half_of_its_answers_are(self) -> None:
-        assert rights("0124", 4) == [0.0, 0.0, 1.0, 1.0]
-        assert rights("45a", 10) == [0.0, 1.0, 1.0]
+    def test_a_fact_counts_with_its_share_of_right_answers(self) -> None:
+        assert shares("0124", 4) == [0.0, 0.25, 0.5, 1.0]
+        assert shares("05a", 10) == [0.0, 0.5, 1.0]
+        assert acquired(look("0123", "2")) == pytest.approx(6 / 16)
         assert [acquired(point) for point in CURVE] == [0, 0.25, 0.75, 1.0]
         assert [lost(CURVE[0], point) for point in CURVE] == [0, 0.25, 0.5, 1.0]
         assert made_up_share(CURVE[0]) == 0.5, "one of the three could not be scored"
@@ -199,7 +203,7 @@ class TestFigures:
         found = forgetting_difference(curves, others, subjects, 0.5, 1.0)
         assert found.seeds == (1, 2) and found.missing == (3,)
         assert found.figure is not None and found.figure.n == 8 and found.figure.clusters == 4
-        assert found.figure.value == pytest.approx(reading(CURVE, 0.5, 1.0))
+        assert found.figure.value == pytest.approx(0.375 - 0.0625)
         same = forgetting_difference(curves, curves, subjects, 0.5, 1.0).figure
         assert same is not None and same.value == 0
         none = forgetting_difference(curves, {1: kept[:1]}, subjects, 0.5, 1.0)
@@ -238,18 +242,34 @@ def tiny() -> Material:
     )
 
 
+def right_by_set(lm: LanguageModel, facts_asked: FactSet, sets: ExemplarSets) -> list[bool]:
+    config = ProbeConfig(exemplar_sets=TURNS, decode=False, prior=False)
+    (alone,) = ask(lm, questions_of(facts_asked), sets.first(TURNS), config)
+    return list(alone.greedy_right_by_set)
+
+
 class TestLooks:
     def test_a_look_counts_what_is_asked_one_by_one(self) -> None:
         lm, material = half_taught(), tiny()
         found = quick(lm, material)
         assert len(material.held_back) and len(material.untaught)
         assert found["taught_of"] == QUICK.taught and found["held_back_of"] == QUICK.held_back
+        assert found["fitted_of"] == 1 and len(found["fitted"]) == len(material.target)
         for number, fact in list(enumerate(material.target))[:6]:
             worded = FactSet([replace(fact, question=material.wordings[fact.id].asked[0])])
-            sets = material.sets.first(QUICK.taught)
-            config = ProbeConfig(exemplar_sets=QUICK.taught, decode=False, prior=False)
-            (alone,) = ask(lm, questions_of(worded), sets, config)
-            assert int(found["taught"][number]) == sum(alone.greedy_right_by_set)
+            for name, facts_asked in (("taught", worded), ("fitted", FactSet([fact]))):
+                by_set = right_by_set(lm, facts_asked, material.sets)
+                assert int(found[name][number]) == by_set[number % TURNS], "questions take turns among the sets"
+
+    def test_a_full_look_asks_with_every_set(self) -> None:
+        lm, material = half_taught(), tiny()
+        four = replace(FULL, taught=3, held_back=4, untaught=2)
+        found = quick(lm, material, four)
+        assert (found["taught_of"], found["held_back_of"]) == (3, 4)
+        for number, fact in list(enumerate(material.held_back))[:4]:
+            assert int(found["held_back"][number]) == sum(right_by_set(lm, FactSet([fact]), material.sets))
+        with pytest.raises(ValueError, match="once each"):
+            quick(lm, material, replace(QUICK, taught=2))
 
     def test_made_up_answers_are_wrong_and_confident(self) -> None:
         lm, material = half_taught(), tiny()
@@ -309,9 +329,13 @@ class TestAnArm:
         last = {name: value for name, value in curve[-1].items() if name in found["end"]["quick"]}
         assert last == found["end"]["quick"], "what is seen in training is what is saved"
         assert found["end"]["taught"] != start["taught"]
-        assert len(found["end"]["category"]) == len(found["end"]["as_worded"]) == len(tiny().target)
+        assert len(found["end"]["category"]) == len(found["end"]["fitted"]) == len(tiny().target)
         assert set(found["cost"]) == {"training", "deciding"}, "no look is charged"
         assert [stage["stage"] for stage in found["stages"]] == ["stage 1", "stage 2"]
+        assert [probe["after"] for probe in found["probed"]] == ["before", "stage 1"]
+        first, then = (probe["category"] for probe in found["probed"])
+        halves = [was == "M" or (was in "WU" and now in "MH") for was, now in zip(first, then, strict=True)]
+        assert found["trained"] == "".join(str(int(one)) for one in halves)
         assert len(found["seconds_a_look"]) == 6
 
     def test_a_control_says_what_it_could_not_do(self, start: dict[str, Any]) -> None:
@@ -369,8 +393,6 @@ class TestThePlan:
         assert len({job.name for job in jobs}) == len(jobs)
 
     def test_what_is_kept_is_never_taken_for_another_plans(self, tmp_path: Path) -> None:
-        from instil.files import write_sealed
-
         job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)
         write_sealed(job.file(tmp_path), {"job": job.identity, "end": 1})
         assert work_through([job], tmp_path, 1, lambda line: None)[0]["end"] == 1
@@ -379,6 +401,36 @@ class TestThePlan:
         other = job.model_copy(update={"plan": SMALL.model_copy(update={"batch": 8})})
         with pytest.raises(SystemExit, match="another plan"):
             work_through([other], tmp_path, 1, lambda line: None)
+
+    def test_what_is_committed_is_not_run_again(self, tmp_path: Path) -> None:
+        job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)
+        other = job.model_copy(update={"seed": 2})
+        first, second, file = tmp_path / "first", tmp_path / "second", tmp_path / "runs.jsonl.gz"
+        for each in (job, job.start, other):
+            write_sealed(each.file(first), {"job": each.identity, "end": each.seed})
+        assert collect(first, file) == 3
+        packed = file.read_bytes()
+        assert collect(first, file) == 3 and file.read_bytes() == packed
+        third = job.model_copy(update={"plan": SMALL.model_copy(update={"batch": 8})})
+        assert restore([job, job.start, third], second, file) == 2, "one of another plan is not its own"
+        assert read_sealed(job.file(second)) == read_sealed(job.file(first)) and not other.file(second).exists()
+        assert restore([job], second, file) == 0
+        write_sealed(job.file(second), {"job": job.identity, "end": "again"})
+        assert collect(second, file) == 3 and restore([job, other], tmp_path / "last", file) == 2
+        assert read_sealed(job.file(tmp_path / "last"))["end"] == "again"
+
+    def test_what_a_base_answers_is_kept_for_this_base_and_these_facts(self, tmp_path: Path) -> None:
+        file, made = tmp_path / "bases.json", []
+
+        def make() -> dict[str, str]:
+            made.append(1)
+            return {"categories": "H" * len(made)}
+
+        assert kept_or_made(file, "people", {"model": "a"}, make)["categories"] == "H"
+        assert kept_or_made(file, "people", {"model": "a"}, make)["categories"] == "H" and len(made) == 1
+        assert kept_or_made(file, "people", {"model": "b"}, make)["categories"] == "HH"
+        assert kept_or_made(file, "others", {"model": "b"}, make)["categories"] == "HHH"
+        assert kept_or_made(file, "people", {"model": "b"}, make)["categories"] == "HH"
 
     def test_the_least_forgetting_at_equal_acquisition_is_chosen(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

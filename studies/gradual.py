@@ -401,7 +401,7 @@ def main(words: Iterable[str] | None = None) -> None:
     if given.small:
         small = given.work / "small"
         tuning = tune(plan, small, given.workers, tell)
-        write_json(given.out or given.work / "small.json", study(plan, tuning, small, given.workers, tell))
+        write_json(given.out or small / "results" / "gradual.json", study(plan, tuning, small, given.workers, tell))
     elif given.collect:
         tell(f"{collect(given.work)} rows in {RUNS}")
     elif given.tune:

@@ -12,6 +12,7 @@ from instil.errors import InputError
 from instil.files import fingerprint, is_draft, read_sealed, refuse_broken, seal, write_text
 from instil.training import checkpoints
 from instil.training.config import Budget, TrainConfig
+from instil.training.corrections import Correction
 from instil.training.course import Course, undisturbed
 from instil.training.examples import Example
 from instil.training.meter import Meter
@@ -89,6 +90,7 @@ def train(
     stop: Stop | None = None,
     watch: Watch | None = None,
     objective: Objective | None = None,
+    corrections: Sequence[Correction] = (),
     step: Step = plain_step,
     budget: Budget | None = None,
     meter: Meter | None = None,
@@ -111,6 +113,7 @@ def train(
             computes is not charged. Not called again for epochs that a resumed run does not train again; those behind
             the last checkpoint are trained again, to the same weights, and shown again.
         objective: a term that is added to the loss.
+        corrections: what is done to every update behind the optimiser, in this order.
         step: how a window becomes gradients.
         budget: ends the run at the optimiser step that reaches it.
         meter: is charged with all that is computed, under "training" and "teacher".
@@ -132,7 +135,7 @@ def train(
     meter = meter if meter is not None else Meter()
     if config.sharpness is not None and step is not plain_step:
         raise InputError("give train.sharpness or a step function, not both", field="step", found=repr(step))
-    identity = _identity(lm, examples, config, objective, budget, step)
+    identity = _identity(lm, examples, config, objective, budget, step, corrections)
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     _claim(folder, identity)
@@ -140,7 +143,7 @@ def train(
         if (folder / RESULT).is_file():
             return _finished(lm, ready, config, folder, meter)
         course = Course(lm, ready, folder, config, meter, stop=stop, watch=watch, budget=budget, log=log)
-        course.run(examples, objective, step)
+        course.run(examples, objective, step, corrections)
         return _finish(course)
 
 
@@ -168,6 +171,7 @@ def _identity(
     objective: Objective | None,
     budget: Budget | None,
     step: Step,
+    corrections: Sequence[Correction],
 ) -> str:
     """What a resumed run must share with the interrupted one. Settings that cannot change the result are left out."""
     free = {"save_every", "save_seconds", "log_every", "report_to"}
@@ -178,6 +182,7 @@ def _identity(
             budget.model_dump_json() if budget else "",
             repr(objective.describe()) if objective else "",
             getattr(step, "__name__", type(step).__name__),
+            *(repr(correction.describe()) for correction in corrections),
             *(repr((e.input_ids, e.labels, e.key, e.weight, *([e.phase] if e.phase else []))) for e in examples),
         ]
     )

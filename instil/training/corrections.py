@@ -145,7 +145,7 @@ def second_moments(
     layers = {
         name: module
         for name, module in model.named_modules()
-        if is_linear(module) and module is not output_layer(model) and module.weight.requires_grad  # type: ignore[union-attr]
+        if is_linear(module) and module is not output_layer(model) and module.weight.requires_grad
     }
     if not layers:
         raise InputError("no linear layer is trained", field="parameters", expected="a correction needs one")
@@ -159,7 +159,7 @@ def second_moments(
         sums[name] = sums.get(name, 0) + inputs_NI.T @ inputs_NI
 
     hooks = [
-        module.register_forward_pre_hook(lambda _, given, name=name: add(name, given[0]))  # type: ignore[misc]
+        module.register_forward_pre_hook(lambda _, given, name=name: add(name, given[0]))
         for name, module in layers.items()
     ]
     was_training, device = model.training, next(model.parameters()).device

@@ -16,15 +16,19 @@ from instil.training.stopping import Decision, Progress, Stop, no_longer_improvi
 from instil.training.weighing import Weigh
 
 if TYPE_CHECKING:
+    from instil.training.corrections import AwayFromKnown, Correction, PullToStart
     from instil.training.meter import Meter
     from instil.training.objectives import KLToStart, Objective
     from instil.training.run import TrainResult, train
     from instil.training.step import Step, plain_step
 
 _LATER = {
+    "AwayFromKnown": "corrections",
+    "Correction": "corrections",
     "KLToStart": "objectives",
     "Meter": "meter",
     "Objective": "objectives",
+    "PullToStart": "corrections",
     "Step": "step",
     "TrainResult": "run",
     "plain_step": "step",
@@ -34,8 +38,10 @@ _LATER = {
 __all__ = [
     "ADAPTERS",
     "Arrangement",
+    "AwayFromKnown",
     "Balance",
     "Budget",
+    "Correction",
     "Decision",
     "Example",
     "KLToStart",
@@ -44,6 +50,7 @@ __all__ = [
     "Objective",
     "OsfSettings",
     "Progress",
+    "PullToStart",
     "SharpnessConfig",
     "Stage",
     "Step",

@@ -22,6 +22,7 @@ from instil.errors import InputError, RunFailed
 from instil.files import fingerprint_file
 from instil.training import checkpoints
 from instil.training.config import Budget, TrainConfig
+from instil.training.corrections import Correction
 from instil.training.engine import Batcher, Engine, Windows
 from instil.training.examples import Example
 from instil.training.layout import Layout, choose
@@ -71,6 +72,7 @@ class Course(TrainerCallback):
 
     layout: Layout
     engine: Engine
+    corrections: tuple[Correction, ...] = ()
 
     def __init__(
         self,
@@ -93,7 +95,13 @@ class Course(TrainerCallback):
         self._before = meter.to_dict()
         self._saved_at = time.monotonic()
 
-    def run(self, examples: Sequence[Example], objective: Objective | None, step: Step) -> None:
+    def run(
+        self,
+        examples: Sequence[Example],
+        objective: Objective | None,
+        step: Step,
+        corrections: Sequence[Correction] = (),
+    ) -> None:
         """Set up the Trainer and let it run to the end, from the last checkpoint if there is one."""
         config, model = self.config, self.ready.model
         autocast = autocast_dtype(config.precision, self.lm.device)
@@ -105,6 +113,9 @@ class Course(TrainerCallback):
             self.meter.charge("training", self.ready.setup_flops)
         if objective is not None:
             objective.prepare(model, self.layout, self.meter, pad_id)
+        self.corrections = tuple(corrections)
+        for correction in self.corrections:
+            correction.prepare(model, self.layout, self.meter, pad_id)
         windows = Windows(examples, config)
         use_cache = getattr(self.lm.model.config, "use_cache", True)
         self.engine = Engine(
@@ -255,6 +266,14 @@ class Course(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         epoch = state.global_step // len(self.engine.windows)
         self.engine.windows.start_epoch(epoch, self.memory.weights)
+
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        for correction in self.corrections:
+            correction.before(self.ready.trained)
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        for correction in self.corrections:
+            correction.after(self.ready.trained)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         memory, config = self.memory, self.config

@@ -12,6 +12,7 @@ from instil.errors import InputError
 from instil.files import fingerprint, is_draft, read_sealed, refuse_broken, seal, write_text
 from instil.training import checkpoints
 from instil.training.config import Budget, TrainConfig
+from instil.training.corrections import Correction
 from instil.training.course import Course, Memory, undisturbed
 from instil.training.examples import Example
 from instil.training.meter import Meter
@@ -91,6 +92,7 @@ def train(
     watch: Watch | None = None,
     weigh: Weigh | None = None,
     objective: Objective | None = None,
+    corrections: Sequence[Correction] = (),
     step: Step = plain_step,
     budget: Budget | None = None,
     meter: Meter | None = None,
@@ -119,6 +121,7 @@ def train(
             zero end the run. What it computes is charged by whoever gives it. A run that is resumed from a checkpoint
             goes on with the weights that were in force there, without asking again.
         objective: a term that is added to the loss.
+        corrections: what is done to every update behind the optimiser, in this order.
         step: how a window becomes gradients.
         budget: ends the run at the optimiser step that reaches it.
         meter: is charged with all that is computed, under "training" and "teacher".
@@ -143,7 +146,7 @@ def train(
     meter = meter if meter is not None else Meter()
     if config.sharpness is not None and step is not plain_step:
         raise InputError("give train.sharpness or a step function, not both", field="step", found=repr(step))
-    identity = _identity(lm, examples, config, objective, budget, step, weighed=weigh is not None)
+    identity = _identity(lm, examples, config, objective, budget, step, corrections, weighed=weigh is not None)
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     _claim(folder, identity)
@@ -151,7 +154,7 @@ def train(
         if (folder / RESULT).is_file():
             return _finished(lm, ready, config, folder, meter)
         course = Course(lm, ready, folder, config, meter, stop=stop, watch=watch, weigh=weigh, budget=budget, log=log)
-        course.run(examples, objective, step)
+        course.run(examples, objective, step, corrections)
         return _finish(course)
 
 
@@ -179,6 +182,7 @@ def _identity(
     objective: Objective | None,
     budget: Budget | None,
     step: Step,
+    corrections: Sequence[Correction],
     *,
     weighed: bool,
 ) -> str:
@@ -192,6 +196,7 @@ def _identity(
             repr(objective.describe()) if objective else "",
             getattr(step, "__name__", type(step).__name__),
             *(["weighed"] if weighed else []),
+            *(repr(correction.describe()) for correction in corrections),
             *(repr((e.input_ids, e.labels, e.key, e.weight, *([e.phase] if e.phase else []))) for e in examples),
         ]
     )

@@ -22,7 +22,7 @@ from instil.probe import Category, ExemplarSets, Mastery, MasteryMap, ProbeConfi
 if TYPE_CHECKING:
     from instil.model import LanguageModel
     from instil.probe import Asked
-    from instil.training import Budget, Meter, Objective, Progress, Stage, TrainConfig, TrainResult, Weigh
+    from instil.training import Budget, Correction, Meter, Objective, Progress, Stage, TrainConfig, TrainResult, Weigh
     from instil.training.stopping import Stop
 
 Record = Callable[[str, Sequence[Mapping[str, Any]], str], object]
@@ -231,6 +231,7 @@ class Lesson:
         stop: Stop | None = None,
         objective: Objective | None = None,
         weigh: Weigh | None = None,
+        corrections: Sequence[Correction] = (),
     ) -> TrainResult:
         """Train on the questions of `facts` and the text of `documents`, shuffled, as one stage with this name.
 
@@ -238,6 +239,7 @@ class Lesson:
             stop: ends the stage, such as `no_longer_improving`.
             objective: a term that is added to the loss, such as `staying_close`.
             weigh: says how often each fact and document occurs in the next epoch, such as `reweighed`.
+            corrections: what is done to every update behind the optimiser, such as `leaving_alone`.
 
         Raises:
             InputError: nothing is left to train on; there is `weigh`, and `config` gives the batch in tokens.
@@ -245,7 +247,8 @@ class Lesson:
         from instil.training import Stage
 
         none = FactSet(()), Corpus(())
-        return self._train(Stage(stage, config, facts or none[0], documents or none[1]), stop, objective, weigh)
+        planned = Stage(stage, config, facts or none[0], documents or none[1])
+        return self._train(planned, stop, objective, weigh, corrections)
 
     def follow(self, stages: Sequence[Stage]) -> list[TrainResult]:
         """Train stage after stage. Where there is a budget, each gets what is left in proportion to the tokens that it
@@ -269,6 +272,7 @@ class Lesson:
         stop: Stop | None = None,
         objective: Objective | None = None,
         weigh: Weigh | None = None,
+        corrections: Sequence[Correction] = (),
         budget: Budget | None = None,
     ) -> TrainResult:
         from instil.training import train
@@ -292,6 +296,7 @@ class Lesson:
                 watch=None if self._watch is None else partial(self._watch, stage.name),
                 weigh=weigh,
                 objective=objective,
+                corrections=corrections,
                 meter=self.meter,
                 budget=budget or self.budget,
                 log=log,
@@ -314,6 +319,17 @@ class Lesson:
         # Rounded, so that a resumed lesson, whose meter added the same numbers in another order, finds the same limit.
         limit = float(f"{self.meter.total + share * max(left, 0.0):.6g}")
         return self.budget.model_copy(update={"flops": max(limit, 1.0)})
+
+    def leaving_alone(self, facts: FactSet, softness: float) -> Correction:
+        """A correction that takes out of every update what would change the layers' outputs on these questions and
+        answers; `softness` as in `instil.training.AwayFromKnown`.
+
+        Raises:
+            InputError: no facts, or a softness that is not above zero.
+        """
+        from instil.training import AwayFromKnown, question_example
+
+        return AwayFromKnown([question_example(self._start.prompts, fact) for fact in facts], softness=softness)
 
     def staying_close(self, facts: FactSet, weight: float) -> Objective:
         """A term that keeps the answers to known questions near those of the model as the stage finds it (KL)."""

@@ -21,7 +21,7 @@ from instil.facts import Fact, FactSet
 from instil.lesson import Lesson
 from instil.methods import Method, get
 from instil.probe import Category, MasteryMap
-from instil.training import TrainConfig
+from instil.training import PullToStart, TrainConfig
 from instil.training.stopping import Stop
 
 Notes = tuple[str, ...]
@@ -270,6 +270,76 @@ def attention(p: float, floor: float) -> float:
     return 4 * p * (1 - p) + floor
 
 
+# ------------------------------------------------------------- ingredients of a search
+
+
+class Candidate(Stopping):
+    """Settings of `candidate`: ingredients, each off by default."""
+
+    wordings: int = Field(default=0, ge=0, description="other wordings of each fact that are trained on as well")
+    replay_ratio: float = Field(default=0.0, ge=0, description="mastered facts added for each fact taught")
+    kl_weight: float = Field(default=0.0, ge=0, description="of KL(start ‖ now) on the answers of mastered facts")
+    rest_above: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="a fact rests while its answer is likelier than this, exact p before each epoch",
+    )
+    rest_weight: float = Field(default=0.0, ge=0, description="what is left of a resting fact's weight")
+    sets: int = Field(default=2, ge=1, description="exemplar sets that a fact is asked with before each epoch")
+    softness: float | None = Field(
+        default=None, gt=0, description="leave alone what mastered facts need: μ of the correction"
+    )
+    pull: float | None = Field(
+        default=None, gt=0, lt=1, description="share of the way back to the start after each update"
+    )
+
+
+def candidate(lesson: Lesson, config: Candidate) -> Notes:
+    facts = in_wordings(lesson.target, config.wordings)
+    needs_mastered = config.replay_ratio or config.kl_weight or config.softness
+    mastered = lesson.mastered() if needs_mastered else FactSet(())
+    corrections: list[Any] = []
+    if config.softness:
+        corrections.append(lesson.leaving_alone(mastered, config.softness))
+    if config.pull:
+        corrections.append(PullToStart(config.pull))
+    weigh = None
+    if config.rest_above is not None:
+        weigh = lesson.reweighed(lesson.target, resting(facts, config.rest_above, config.rest_weight), sets=config.sets)
+    lesson.train(
+        facts + mastered.sample(round(config.replay_ratio * len(facts)), lesson.seed),
+        stage="teaching",
+        config=config.train,
+        stop=config.stop(lesson),
+        objective=lesson.staying_close(mastered, config.kl_weight) if config.kl_weight else None,
+        weigh=weigh,
+        corrections=corrections,
+    )
+    return ()
+
+
+def in_wordings(facts: FactSet, number: int) -> FactSet:
+    """The facts, and each again in so many of its other wordings, where it has them."""
+    return FactSet(copy for fact in facts for copy in copies(fact, number))
+
+
+def copies(fact: Fact, number: int) -> list[Fact]:
+    others = enumerate(fact.paraphrases[:number], start=1)
+    return [fact, *(replace(fact, id=f"{fact.id}, wording {n}", question=text) for n, text in others)]
+
+
+def resting(facts: FactSet, above: float, weight: float) -> Callable[[MasteryMap], Mapping[str, float]]:
+    """A rule by which a fact in all its wordings rests while its answer is likely enough."""
+    originals = {fact.id: fact.id.partition(", wording ")[0] for fact in facts}
+
+    def rule(mastery: MasteryMap) -> dict[str, float]:
+        known = {row.fact_id: row.p_sampled > above for row in mastery}
+        return {copy: weight if known[original] else 1.0 for copy, original in originals.items()}
+
+    return rule
+
+
 def _by_name(controls: Sequence[Control]) -> dict[str, Control]:
     return {control.name: control for control in controls}
 
@@ -279,5 +349,6 @@ STUDY_METHODS = _by_name(
         Control("staged", "the paper's stages, with one part of the recipe taken away", Staged, staged),
         Control("known_only", "nothing is taught: known facts for as many steps as all facts", KnownOnly, known_only),
         Control("by_probability", "facts weighed by exact p before each epoch", ByProbability, by_probability),
+        Control("candidate", "ingredients of the search, each off by default", Candidate, candidate),
     ]
 )

@@ -19,8 +19,20 @@ from instil.methods import get
 from instil.model import LanguageModel
 from instil.probe import Category, Mastery, MasteryMap, ProbeConfig, draw_exemplars
 from instil.training import Budget, Meter, TrainConfig
-from studies.gradual import control_arms
-from studies.gradual_methods import STUDY_METHODS, Staged, as_many, attention, method_of, stand_ins, started
+from studies.gradual import Plan, control_arms
+from studies.gradual_methods import (
+    STUDY_METHODS,
+    Staged,
+    as_many,
+    attention,
+    in_wordings,
+    method_of,
+    resting,
+    stand_ins,
+    started,
+)
+from studies.gradual_run import settings_of
+from studies.gradual_search import CANDIDATES, jobs_of, told
 from tests.half_taught import facts, half_taught
 from tests.training_data import assert_same_weights
 
@@ -250,6 +262,76 @@ class TestByProbability:
     def test_without_a_floor_facts_could_be_left_for_ever(self) -> None:
         with pytest.raises(ValidationError, match="floor"):
             STUDY_METHODS["by_probability"].settings({"floor": 0})
+
+
+class TestCandidate:
+    def test_with_all_ingredients_off_it_is_fine_tuning(self, tmp_path: Path) -> None:
+        found, plain = Taught(tmp_path, "candidate", {}), Taught(tmp_path, "sft", {})
+        assert_same_weights(found.model, plain.model)
+        assert "deciding" not in found.flops
+
+    @pytest.mark.parametrize(
+        ("settings", "deciding", "teacher"),
+        [
+            ({"replay_ratio": 0.5}, True, False),
+            ({"kl_weight": 1.0}, True, True),
+            ({"softness": 0.1}, True, True),
+            ({"pull": 0.01}, False, False),
+            ({"rest_above": 0.5}, True, False),
+            ({"wordings": 1}, False, False),
+        ],
+        ids=str,
+    )
+    def test_each_ingredient_changes_the_weights_and_is_charged(
+        self, settings: dict[str, Any], deciding: bool, teacher: bool, tmp_path: Path
+    ) -> None:
+        found, plain = Taught(tmp_path, "candidate", settings), Taught(tmp_path, "sft", {})
+        assert found.model.fingerprint != plain.model.fingerprint
+        assert ("deciding" in found.flops, "teacher" in found.flops) == (deciding, teacher)
+
+    def test_other_wordings_are_further_facts_that_rest_with_their_original(self) -> None:
+        given = facts()[:3]
+        worded = in_wordings(given, 1)
+        assert [fact.id for fact in worded][:2] == ["f0", "f0, wording 1"] and len(worded) == 6
+        assert worded[1].question == given[0].paraphrases[0] and worded[1].answers == given[0].answers
+        rows = [
+            Mastery(fact.id, None, fact.question, "", Category.UNKNOWN, 0, p, 0, None, False, "")
+            for fact, p in zip(given, (0.2, 0.5, 0.9), strict=True)
+        ]
+        rule = resting(worded, above=0.5, weight=0.1)
+        assert rule(MasteryMap(rows)) == {
+            "f0": 1,
+            "f0, wording 1": 1,
+            "f1": 1,
+            "f1, wording 1": 1,
+            "f2": 0.1,
+            "f2, wording 1": 0.1,
+        }
+
+    @pytest.mark.parametrize("name", CANDIDATES)
+    def test_every_candidate_has_settings_that_are_taken(self, name: str) -> None:
+        (job,) = jobs_of([name], ["people"], [1e-4], 0, Plan())
+        given = settings_of(job.arm, job.tuned, epochs=3, batch=8, seed=0)
+        assert method_of("candidate").settings(given).model_dump()["train"]["learning_rate"] == 1e-4
+
+
+def test_the_table_of_candidates_has_the_least_forgetting_first() -> None:
+    def made(*held_back: str) -> dict[str, Any]:
+        end = {"taught_of": 1, "held_back_of": 1, "made_up": "0", "nll": 1.0, "nll_tokens": 1}
+        taught = ("00", "01", "11")
+        curve = [{"taught": one, "held_back": other, **end} for one, other in zip(taught, held_back, strict=False)]
+        return {"curve": curve, "end": {"quick": curve[-1]}, "cost": {"training": {"flops": 2e12}}, "seconds": 1.0}
+
+    jobs = jobs_of(["plain", "MLP only", "SAM"], ["people"], [1e-4], 0, Plan())
+    found = told(
+        list(zip(jobs, (made("1111", "1100", "0000"), made("1111", "1111"), made("1111", "1110", "1100")), strict=True))
+    )
+    assert [line.split(" | ")[0] for line in found.splitlines() if "0.0001" in line] == [
+        "| SAM",
+        "| plain",
+        "| MLP only",
+    ]
+    assert "| MLP only | 0.0001 | 0.0 | – | – | 50.0 | 0.0 |" in found, "it never reaches three quarters"
 
 
 @pytest.mark.parametrize("arm", control_arms(), ids=lambda arm: arm.name)

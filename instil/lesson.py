@@ -17,11 +17,12 @@ from instil.errors import InputError, RunFailed
 from instil.facts import Corpus, FactSet, Role
 from instil.facts.document_roles import documents_of
 from instil.files import fingerprint, read_sealed, refuse_broken, seal
-from instil.probe import Category, ExemplarSets, MasteryMap, ProbeConfig
+from instil.probe import Category, ExemplarSets, Mastery, MasteryMap, ProbeConfig, questions_of
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel
-    from instil.training import Budget, Meter, Objective, Progress, Stage, TrainConfig, TrainResult
+    from instil.probe import Asked
+    from instil.training import Budget, Correction, Meter, Objective, Progress, Stage, TrainConfig, TrainResult, Weigh
     from instil.training.stopping import Stop
 
 Record = Callable[[str, Sequence[Mapping[str, Any]], str], object]
@@ -35,6 +36,9 @@ Tell = Callable[[str, int, int | None], None]
 
 Watch = Callable[[str, "Progress"], None]
 """Is shown the stage's name and its progress at each epoch's end, before the stop is asked."""
+
+Rule = Callable[[MasteryMap], Mapping[str, float]]
+"""Gives facts weights of at least 0, by id, from how well they are known; see `Lesson.reweighed`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Roles:
 
 
 class Lesson:
-    """Data by role, and the verbs `probe`, `mastered`, `train`, `follow`, `no_longer_improving` and `staying_close`.
+    """Data by role, and the verbs `probe`, `mastered`, `train`, `follow`, `start_over`, `no_longer_improving`,
+    `reweighed` and `staying_close`.
 
     Attributes:
         roles: the data by role, all that `plan` of a method may know.
@@ -125,7 +130,7 @@ class Lesson:
         self._guard, self._keep, self._watch = guard, keep, watch
         self._tracking = tracking or folder / "tracking"
         self._verbs = 0
-        self._state = f"{run_id}:before"
+        self._before = self._state = f"{run_id}:before"
         self._stages: list[str] = []
         self._notes: list[str] = []
 
@@ -185,6 +190,35 @@ class Lesson:
             raise InputError("early stop needs development facts", field="development", found="none")
         return no_longer_improving(lambda model: self._development_accuracy(sets), patience=patience)
 
+    def reweighed(self, facts: FactSet, rule: Rule, sets: int = 2) -> Weigh:
+        """Attention by mastery: before each epoch these facts are probed, and `rule` says how often each occurs in it.
+
+        It is for `train(..., weigh=...)`. Of `facts`, those that the rule leaves out have weight 0 and rest. What the
+        stage trains on beside them (facts for replay, documents) has weight 1, unless the rule names it: a fact by its
+        id, a document by its original's. An epoch has as many examples whatever the weights, so what counts is how they
+        stand to each other. Where all are zero, the stage ends.
+
+        Args:
+            facts: what is probed, with the model at the precision that it will be saved in; charged as "deciding".
+                Wrong answers are not written out, so one that is right in another spelling counts as wrong.
+            rule: a function of nothing but the mastery map, so that a stage that is resumed goes on alike.
+            sets: exemplar sets to ask each fact with; all of them where the probe has fewer.
+
+        Raises:
+            InputError: there are no facts, or no sets; in training, when the rule names what the stage does not train.
+        """
+        if not len(facts):
+            raise InputError("there is nothing to weigh", field="facts", found="none", expected="at least one fact")
+        if sets < 1:
+            raise InputError("facts are asked with exemplar sets", field="sets", found=str(sets), expected="at least 1")
+        probed, questions = {fact.id for fact in facts}, questions_of(facts)
+
+        def weigh(progress: Progress) -> Mapping[str, float]:
+            mastery = MasteryMap(map(Mastery.of, questions, self._glance(facts, sets, decode=False)))
+            return {key: 1.0 for key in progress.keys if key not in probed} | dict(rule(mastery))
+
+        return weigh
+
     # --------------------------------------------------------------- changing
 
     def train(
@@ -196,16 +230,25 @@ class Lesson:
         config: TrainConfig,
         stop: Stop | None = None,
         objective: Objective | None = None,
+        weigh: Weigh | None = None,
+        corrections: Sequence[Correction] = (),
     ) -> TrainResult:
         """Train on the questions of `facts` and the text of `documents`, shuffled, as one stage with this name.
 
+        Args:
+            stop: ends the stage, such as `no_longer_improving`.
+            objective: a term that is added to the loss, such as `staying_close`.
+            weigh: says how often each fact and document occurs in the next epoch, such as `reweighed`.
+            corrections: what is done to every update behind the optimiser, such as `leaving_alone`.
+
         Raises:
-            InputError: nothing is left to train on.
+            InputError: nothing is left to train on; there is `weigh`, and `config` gives the batch in tokens.
         """
         from instil.training import Stage
 
         none = FactSet(()), Corpus(())
-        return self._train(Stage(stage, config, facts or none[0], documents or none[1]), stop, objective)
+        planned = Stage(stage, config, facts or none[0], documents or none[1])
+        return self._train(planned, stop, objective, weigh, corrections)
 
     def follow(self, stages: Sequence[Stage]) -> list[TrainResult]:
         """Train stage after stage. Where there is a budget, each gets what is left in proportion to the tokens that it
@@ -228,6 +271,8 @@ class Lesson:
         stage: Stage,
         stop: Stop | None = None,
         objective: Objective | None = None,
+        weigh: Weigh | None = None,
+        corrections: Sequence[Correction] = (),
         budget: Budget | None = None,
     ) -> TrainResult:
         from instil.training import train
@@ -249,13 +294,22 @@ class Lesson:
                 out=folder,
                 stop=stop,
                 watch=None if self._watch is None else partial(self._watch, stage.name),
+                weigh=weigh,
                 objective=objective,
+                corrections=corrections,
                 meter=self.meter,
                 budget=budget or self.budget,
                 log=log,
             )
         self._note_stage(stage.name, folder.name, result, len(stage))
         return result
+
+    def start_over(self) -> None:
+        """Go back to the model that the lesson was given: the next `train` and `probe` find it, not the last stage's.
+
+        The ledger keeps what was trained before; the next state has the lesson's start as its parent.
+        """
+        self._learner, self._state = None, self._before
 
     def _share_of_budget(self, share: float) -> Budget:
         """Up to where the budget is spent when `share` of what is left has been."""
@@ -265,6 +319,17 @@ class Lesson:
         # Rounded, so that a resumed lesson, whose meter added the same numbers in another order, finds the same limit.
         limit = float(f"{self.meter.total + share * max(left, 0.0):.6g}")
         return self.budget.model_copy(update={"flops": max(limit, 1.0)})
+
+    def leaving_alone(self, facts: FactSet, softness: float) -> Correction:
+        """A correction that takes out of every update what would change the layers' outputs on these questions and
+        answers; `softness` as in `instil.training.AwayFromKnown`.
+
+        Raises:
+            InputError: no facts, or a softness that is not above zero.
+        """
+        from instil.training import AwayFromKnown, question_example
+
+        return AwayFromKnown([question_example(self._start.prompts, fact) for fact in facts], softness=softness)
 
     def staying_close(self, facts: FactSet, weight: float) -> Objective:
         """A term that keeps the answers to known questions near those of the model as the stage finds it (KL)."""
@@ -289,9 +354,9 @@ class Lesson:
         """The model as the method left it, in the precision of training.
 
         Raises:
-            RunFailed: the method trained nothing.
+            RunFailed: the method trained nothing, or nothing since it started over.
         """
-        if not self._stages:
+        if self._state == self._before:
             raise RunFailed("the method ended without training anything")
         return self._as_learner()
 
@@ -339,13 +404,18 @@ class Lesson:
         return _copy_of(self._learner, self._start.dtype)
 
     def _development_accuracy(self, sets: int) -> float:
-        from instil.probe import ask, questions_of
+        asked = self._glance(self.development, sets)
+        return sum(answer.p_greedy for answer in asked) / len(asked)
 
-        config = self._probe_config.model_copy(update={"exemplar_sets": sets, "prior": False})
+    def _glance(self, facts: FactSet, sets: int, **changes: Any) -> list[Asked]:
+        """What a short probe inside a stage finds: few exemplar sets, no prior; charged as "deciding", not kept."""
+        from instil.probe import ask
+
+        asked_with = {"exemplar_sets": min(sets, self._probe_config.exemplar_sets), "prior": False}
+        config = self._probe_config.model_copy(update=asked_with | changes)
         learner = self._as_examined()
         with self.meter.counting(learner.model, "deciding"):
-            asked = list(ask(learner, questions_of(self.development), self._exemplars.first(sets), config))
-        return sum(answer.p_greedy for answer in asked) / len(asked)
+            return list(ask(learner, questions_of(facts), self._exemplars.first(sets), config))
 
     def _note_stage(self, stage: str, batch: str, result: TrainResult, count: int) -> None:
         self._stages.append(stage)

@@ -367,6 +367,27 @@ def nats(figure: Mapping[str, Any]) -> str:
     return f"{figure['value']:+.3f} ({figure['low']:+.3f} to {figure['high']:+.3f})"
 
 
+def squad_conclusion(result: Result) -> str:
+    """What the differences say, in sentences, and what the choice of rates cost."""
+    of = {(each["first"], each["second"]): each for each in result["differences"]}
+    names = [name for name in AUGMENTED if f"{name}, {WHOLE}" in result["cells"]]
+    pairs = [(f"{name}, {WHOLE}", f"plain, {WHOLE}") for name in names if name != "plain"]
+    pairs += [(f"{name}, {SAM}", f"{name}, {WHOLE}") for name in names]
+    lines = []
+    for pair in pairs:
+        value, *interval = nats(of[pair]["nats"]).split(" ", 1)
+        verdict = {"no difference": "no difference within noise"}.get(of[pair]["verdict"], of[pair]["verdict"])
+        lines.append(f"“{pair[0]}” against “{pair[1]}”: **{verdict}**, {' '.join([value, 'nats', *interval])}.")
+    rates, highest = [each["rate"] for each in result["chosen"].values()], max(result["plan"]["rates"])
+    worse = [cell["nll_change"] for cell in result["cells"].values()]
+    lines.append(
+        f"{rates.count(highest)} of {len(rates)} cells learn the taught answers best at the highest rate tried, "
+        f"{highest:g}, and nothing else was asked of a rate: other text gets {min(worse):.1f} to {max(worse):.1f} nats "
+        "a token worse. This says how documents are told best where only they matter, not how to keep a model whole."
+    )
+    return "".join(f"- {line}\n" for line in lines)
+
+
 def squad_page(result: Result) -> str:
     machine, sizes = result["hardware"], list(result["sizes"].values())
     rows = []
@@ -389,6 +410,7 @@ def squad_page(result: Result) -> str:
             "# Formats and sharpness on real passages\n",
             "<!-- Written by `python -m studies.generalization_squad --page` from "
             "studies/results/generalization_squad.json. Do not edit by hand. -->\n",
+            squad_conclusion(result),
             f"{sizes[0]['passages']} SQuAD passages of {sizes[0]['words_a_passage']:.0f} words in each of "
             f"{len(sizes)} draws, {sum(size['questions'] for size in sizes):,} questions in all, and the base of "
             "`studies/bases/entityquestions`, which is too small to answer them. So it is read by the log-probability "

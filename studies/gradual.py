@@ -11,17 +11,9 @@ forgetting at equal acquisition (`gradual_measure`), read where 50, 75 and 90 % 
 reached. A finished run is not run again, and all of them are committed (`results/gradual_runs.jsonl.gz`): an
 interrupted study goes on where it stopped, also on another machine. `--collect` commits what is finished.
 
-Arms that existing methods cannot express, and that are therefore not there yet:
-
-| arm | what it needs |
-|---|---|
-| stage 2 with *random* facts in place of those that rose (same number and categories) | a control in `gradual` |
-| stage 2 from the base instead of from stage 1 | a lesson that goes back to its start |
-| three stages | a number of rounds in `gradual` |
-| two rounds on all data | `sft` in two stages |
-| replay only, nothing taught | a method, or `sft` without its target |
-| a continuous form that re-weights facts by exact p at every epoch | weights a fact, and epochs as verbs |
-| the noise floor: other exemplars, nothing trained | no arm: probes of the base (HighlyKnown only is an arm) |
+Controls that no user needs, such as a stage 2 on random facts, are methods of the study's own (`gradual_methods`). How
+many facts change category when nothing is trained is measured by `gradual_noise`, and what facts that were fitted cost
+by `gradual_regression`.
 """
 
 from __future__ import annotations
@@ -108,8 +100,29 @@ def gradual_arms() -> list[Arm]:
     ]
 
 
+def control_arms() -> list[Arm]:
+    """The paper's two stages with one part changed, and what else its stages are to be compared with. Each takes the
+    tuned rate of the arm that it is a control of."""
+
+    def control(name: str, method: str, like: str, **more: Any) -> Arm:
+        once, settings = more.pop("once", True), more
+        return Arm(name=name, method=method, settings=settings, like=like, once=once)
+
+    all_again = {"start_categories": [], "joining": "nothing"}
+    return [
+        control("gradual, random facts", "staged", GRADUAL, joining="random", once=False),
+        control("gradual, stage 2 from the base", "staged", GRADUAL, from_base=True),
+        control("gradual, three stages", "staged", GRADUAL, stages=3),
+        control("gradual, replay only", "staged", GRADUAL, joining="nothing", replay_alone=True),
+        control("two rounds", "staged", FINE_TUNING, **all_again, replay_ratio=0.0, once=False),
+        control("two rounds, replay", "staged", FINE_TUNING, **all_again, replay_from="start", once=False),
+        control("nothing taught, replay only", "known_only", FINE_TUNING),
+        control("weighed by p", "by_probability", FINE_TUNING),
+    ]
+
+
 def arms() -> list[Arm]:
-    return [*natural_arms(), *one_category_arms(), *gradual_arms()]
+    return [*natural_arms(), *one_category_arms(), *gradual_arms(), *control_arms()]
 
 
 class Plan(BaseModel):
@@ -401,7 +414,7 @@ def main(words: Iterable[str] | None = None) -> None:
     if given.small:
         small = given.work / "small"
         tuning = tune(plan, small, given.workers, tell)
-        write_json(given.out or given.work / "small.json", study(plan, tuning, small, given.workers, tell))
+        write_json(given.out or small / "results" / "gradual.json", study(plan, tuning, small, given.workers, tell))
     elif given.page:
         from studies.gradual_page import write_page
 

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 import instil
 from instil.errors import InputError
 from instil.lesson import Lesson
-from instil.methods import get
 from instil.model import LanguageModel, save
 from instil.training import Budget, Meter, Progress
 from studies.gradual_bases import ONCE, Material
 from studies.gradual_measure import acquired, full, lost, quick
+from studies.gradual_methods import method_of
 
 
 class Arm(BaseModel):
@@ -28,7 +28,7 @@ class Arm(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="how tables call it")
-    method: str = Field(description="a method of Instil")
+    method: str = Field(description="a method of Instil, or of the study's own")
     settings: dict[str, Any] = Field(default_factory=dict, description="of the method, beside those that arms share")
     grid: dict[str, tuple[Any, ...]] = Field(
         default_factory=dict, description="settings tried on development facts, by their path (train.adapter.r)"
@@ -112,7 +112,7 @@ def run(
     """
     started = time.monotonic()
     base = base or instil.load(material.base)
-    method, meter = get(arm.method), Meter()
+    method, meter = method_of(arm.method), Meter()
     watched = Watched(base, material, meter)
     points: list[Mapping[str, Any]] = []
     trained: set[str] = set()
@@ -144,7 +144,8 @@ def run(
             guard=guard,
             watch=watched,
         )
-        method.teach(lesson, method.settings(settings_of(arm, tuned, epochs=epochs, batch=batch, seed=material.seed)))
+        settings = method.settings(settings_of(arm, tuned, epochs=epochs, batch=batch, seed=material.seed))
+        notes = method.teach(lesson, settings) or ()
         save(lesson.taught(), work / "taught", str(base.dtype).removeprefix("torch."))
         taught = instil.load(work / "taught", dtype=str(base.dtype).removeprefix("torch."), style=base.style)
         examined = time.monotonic()
@@ -163,7 +164,7 @@ def run(
         "stages": stages,
         "trained": "".join(str(int(fact.question in trained)) for fact in material.target),
         "probed": probed,
-        "notes": list(lesson.notes),
+        "notes": [*lesson.notes, *notes],
         "seconds": round(time.monotonic() - started, 1),
         "seconds_a_look": watched.seconds,
         "seconds_at_the_end": round(time.monotonic() - examined, 1),

@@ -11,7 +11,9 @@ import torch
 import instil
 from instil.training import question_example
 from instil.worlds.embedded import demo_facts
+from studies.generalization import HALF, SAM, WHOLE
 from studies.generalization_contexts import across_models, area_under, within_models
+from studies.generalization_figures import asked_pairs
 from studies.generalization_page import contexts_page, squad_page
 from studies.generalization_squad import DEVELOPMENT, PLAN, cells, difference, gain, log_probabilities, passages
 
@@ -108,7 +110,13 @@ def test_the_pages() -> None:
             "before": {"questions": -4.0, "untaught": -4.0},
             "chosen": {one.name: {"rate": 1e-3, "rho": None} for one in cells()},
             "cells": {one.name: cell for one in cells()},
-            "differences": [{"first": "a", "second": "b", "nats": figure(0.3), "verdict": "higher"}],
+            "plan": PLAN.model_copy(update={"rates": (1e-3,)}).model_dump(mode="json"),
+            "differences": [
+                {"first": first, "second": second, "nats": figure(0.3), "verdict": "higher"}
+                for first, second in asked_pairs(("plain", "formats", "permutation"), (HALF, WHOLE, SAM))
+            ],
         }
     )
+    assert f"“formats, {WHOLE}” against “plain, {WHOLE}”: **higher**, +0.300 nats (+0.200 to +0.400)." in text
+    assert f"{len(cells())} of {len(cells())} cells learn the taught answers best at the highest rate" in text
     assert "+0.500 (+0.400 to +0.600)" in text and text.count("0.001 |") == len(cells())

@@ -42,6 +42,7 @@ from studies.gradual_measure import (
     reading,
     shares,
 )
+from studies.gradual_methods import method_of
 from studies.gradual_run import Arm, Tuned, as_saved, before, run, settings_of
 from tests.half_taught import facts, half_taught
 
@@ -375,6 +376,13 @@ class TestAnArm:
         assert [step["to"] for step in told["flow"]] == ["stage 1", "end"]
         assert told["readings"]["0.5"]["reached"] == [0] and told["flops"] > told["deciding"] > 0
 
+    def test_a_control_says_what_it_could_not_do(self, start: dict[str, Any]) -> None:
+        arm = Arm(name="much replay", method="staged", settings={"early_stop": False, "replay_ratio": 2.0})
+        found = self.teach(start, arm, epochs=1)
+        assert [point.get("stage") for point in found["curve"]] == [None, "stage 1", "stage 2"]
+        wanted = 2 * found["stages"][0]["facts"]
+        assert found["notes"] == [f"stage 2: 0 of {wanted} facts replayed: no more are mastered"]
+
     def test_a_budget_ends_the_curve_with_the_saved_model(self, start: dict[str, Any]) -> None:
         free = self.teach(start, Arm(name="sft", method="sft"))
         budget = 0.5 * sum(cost["flops"] for cost in free["cost"].values())
@@ -403,10 +411,8 @@ class TestThePlan:
 
     @pytest.mark.parametrize("arm", arms(), ids=lambda arm: arm.name)
     def test_every_candidate_has_settings_that_its_method_takes(self, arm: Arm) -> None:
-        from instil.methods import get
-
         for tuned in candidates(arm, Plan()):
-            found: Any = get(arm.method).settings(settings_of(arm, tuned, epochs=5, batch=16, seed=3))
+            found: Any = method_of(arm.method).settings(settings_of(arm, tuned, epochs=5, batch=16, seed=3))
             assert found.train.learning_rate == tuned.rate and found.train.batch_size == 16
             assert (found.train.epochs, found.train.seed) == (5 * arm.epoch_factor, 3)
             for path, value in tuned.settings.items():

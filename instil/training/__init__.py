@@ -13,17 +13,22 @@ from instil.training.examples import Example, count_split, document_examples, qu
 from instil.training.sharpness import SharpnessConfig
 from instil.training.stages import Arrangement, Balance, Stage
 from instil.training.stopping import Decision, Progress, Stop, no_longer_improving
+from instil.training.weighing import Weigh
 
 if TYPE_CHECKING:
+    from instil.training.corrections import AwayFromKnown, Correction, PullToStart
     from instil.training.meter import Meter
     from instil.training.objectives import KLToStart, Objective
     from instil.training.run import TrainResult, train
     from instil.training.step import Step, plain_step
 
 _LATER = {
+    "AwayFromKnown": "corrections",
+    "Correction": "corrections",
     "KLToStart": "objectives",
     "Meter": "meter",
     "Objective": "objectives",
+    "PullToStart": "corrections",
     "Step": "step",
     "TrainResult": "run",
     "plain_step": "step",
@@ -33,8 +38,10 @@ _LATER = {
 __all__ = [
     "ADAPTERS",
     "Arrangement",
+    "AwayFromKnown",
     "Balance",
     "Budget",
+    "Correction",
     "Decision",
     "Example",
     "KLToStart",
@@ -43,12 +50,14 @@ __all__ = [
     "Objective",
     "OsfSettings",
     "Progress",
+    "PullToStart",
     "SharpnessConfig",
     "Stage",
     "Step",
     "Stop",
     "TrainConfig",
     "TrainResult",
+    "Weigh",
     "count_split",
     "document_examples",
     "no_longer_improving",

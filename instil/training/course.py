@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from instil.errors import InputError, RunFailed
 from instil.files import fingerprint_file
 from instil.training import checkpoints
 from instil.training.config import Budget, TrainConfig
+from instil.training.corrections import Correction
 from instil.training.engine import Batcher, Engine, Windows
 from instil.training.examples import Example
 from instil.training.layout import Layout, choose
@@ -33,6 +34,9 @@ from instil.training.sharpness.sharpener import Sharpener
 from instil.training.step import Step
 from instil.training.stopping import Decision, Progress, Stop, Watch
 from instil.training.trainable import Trainee, some
+from instil.training.weighing import Weigh, checked
+
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -56,6 +60,7 @@ class Memory:
     losses_of_epoch: list[float] = field(default_factory=list)
     losses_of_point: list[float] = field(default_factory=list)
     sharpness: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, float] | None = None
 
     @staticmethod
     def from_dict(plain: dict[str, Any]) -> Memory:
@@ -67,6 +72,7 @@ class Course(TrainerCallback):
 
     layout: Layout
     engine: Engine
+    corrections: tuple[Correction, ...] = ()
 
     def __init__(
         self,
@@ -78,16 +84,24 @@ class Course(TrainerCallback):
         *,
         stop: Stop | None,
         watch: Watch | None,
+        weigh: Weigh | None,
         budget: Budget | None,
         log: Callable[[dict[str, float]], None] | None,
     ) -> None:
         self.lm, self.ready, self.folder, self.config, self.meter = lm, ready, folder, config, meter
-        self.stop, self.watch, self.budget, self.log = stop, watch, budget or Budget(), log
+        self.stop, self.watch, self.weigh = stop, watch, weigh
+        self.budget, self.log = budget or Budget(), log
         self.memory = Memory()
         self._before = meter.to_dict()
         self._saved_at = time.monotonic()
 
-    def run(self, examples: Sequence[Example], objective: Objective | None, step: Step) -> None:
+    def run(
+        self,
+        examples: Sequence[Example],
+        objective: Objective | None,
+        step: Step,
+        corrections: Sequence[Correction] = (),
+    ) -> None:
         """Set up the Trainer and let it run to the end, from the last checkpoint if there is one."""
         config, model = self.config, self.ready.model
         autocast = autocast_dtype(config.precision, self.lm.device)
@@ -99,6 +113,9 @@ class Course(TrainerCallback):
             self.meter.charge("training", self.ready.setup_flops)
         if objective is not None:
             objective.prepare(model, self.layout, self.meter, pad_id)
+        self.corrections = tuple(corrections)
+        for correction in self.corrections:
+            correction.prepare(model, self.layout, self.meter, pad_id)
         windows = Windows(examples, config)
         use_cache = getattr(self.lm.model.config, "use_cache", True)
         self.engine = Engine(
@@ -125,8 +142,11 @@ class Course(TrainerCallback):
         if checkpoint is not None:
             checkpoints.refuse_damaged(checkpoint)
             self._recall(checkpoint)
+        elif self.weigh is not None:
+            self._weigh(self.weigh)
         with self.meter.timing("training"), recomputing(self.lm.model, config.gradient_checkpointing):
-            self.engine.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+            if not self.memory.ended_by:
+                self.engine.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
         self._update()
         if self.engine.args.world_size > 1:
             self._set_meter(self.memory.cost)  # every rank's meter says what all have spent
@@ -244,7 +264,16 @@ class Course(TrainerCallback):
     # ---- between steps ----
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.engine.windows.start_epoch(state.global_step // len(self.engine.windows))
+        epoch = state.global_step // len(self.engine.windows)
+        self.engine.windows.start_epoch(epoch, self.memory.weights)
+
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        for correction in self.corrections:
+            correction.before(self.ready.trained)
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        for correction in self.corrections:
+            correction.after(self.ready.trained)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         memory, config = self.memory, self.config
@@ -271,17 +300,20 @@ class Course(TrainerCallback):
         if len(memory.epoch_losses) == 1:
             self.check_reached()
         if self.watch is not None or self.stop is not None:
-            self._look(state, control)
+            self._look(control)
         ending = control.should_training_stop or len(memory.epoch_losses) >= self.config.epochs
+        if self.weigh is not None and not ending:
+            self._weigh(self.weigh)
+            ending = control.should_training_stop = memory.ended_by is not None
         control.should_save = not ending and self.config.save_every != "never" and self._time_to_save()
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._saved_at = time.monotonic()
         self._prune_best()
 
-    def _look(self, state: TrainerState, control: TrainerControl) -> None:
+    def _look(self, control: TrainerControl) -> None:
         """Let `watch` see the model, then `stop` decide."""
-        progress = self._progress(state)
+        progress = self._progress()
         self.lm.model.eval()
         if self.watch is not None:
             with undisturbed(self.lm.model), self.meter.timing(None):
@@ -289,19 +321,20 @@ class Course(TrainerCallback):
         if self.stop is not None:
             self._decide(progress, self.stop, control)
 
-    def _progress(self, state: TrainerState) -> Progress:
+    def _progress(self) -> Progress:
         memory = self.memory
         self._update()
         training = memory.cost.get("training", {})
         return Progress(
             epoch=len(memory.epoch_losses),
-            step=state.global_step,
-            loss=memory.epoch_losses[-1],
+            step=memory.steps,
+            loss=memory.epoch_losses[-1] if memory.epoch_losses else math.nan,
             tokens=self.engine.useful_tokens,
             flops=training.get("flops", 0.0),
             seconds=training.get("seconds", 0.0),
             model=self.lm,
             history=tuple(memory.decisions),
+            keys=tuple(dict.fromkeys(self.engine.windows.keys)),
         )
 
     def _decide(self, progress: Progress, stop: Stop, control: TrainerControl) -> None:
@@ -322,6 +355,16 @@ class Course(TrainerCallback):
         if decision.stop:
             memory.ended_by = "stop"
             control.should_training_stop = True
+
+    def _weigh(self, weigh: Weigh) -> None:
+        """Have the examples of the epoch to come weighed; end the run when none has a weight."""
+        progress = self._progress()
+        self.lm.model.eval()
+        with undisturbed(self.lm.model), self.meter.timing(None):
+            answer = dict(weigh(progress))
+        self.memory.weights = checked(_agreed(answer), progress.keys)
+        if not self.memory.weights:
+            self.memory.ended_by = "weights"
 
     def _prune_best(self) -> None:
         best = self.memory.best_epoch
@@ -405,11 +448,11 @@ def _over_ranks(cost: dict[str, dict[str, float]]) -> dict[str, dict[str, float]
     return {name: spent | {"seconds": slowest[name]} for name, spent in whole.by_purpose.items()}
 
 
-def _agreed(decision: Decision) -> Decision:
-    """The first rank's decision, on every rank."""
+def _agreed(answer: Answer) -> Answer:
+    """The first rank's answer, on every rank."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return decision
-    told = [decision]
+        return answer
+    told = [answer]
     torch.distributed.broadcast_object_list(told, src=0)
     return told[0]
 

@@ -8,7 +8,7 @@ ranks each takes its share of the window's rows; the loss is divided by the wind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,6 +36,7 @@ from instil.training.packing import Row, alone, deal, epoch_windows, pack, width
 from instil.training.sharpness.sharpener import Sharpener
 from instil.training.step import Loss, Step
 from instil.training.trainable import Trainee, some
+from instil.training.weighing import slots, spread
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,24 @@ class Window:
 
 
 class Windows(Dataset[Window]):
-    """The windows of the current epoch; a pure function of the seed and the epoch, so a resumed run sees the same."""
+    """The windows of the current epoch; a pure function of the seed, the epoch and the weights that are in force, so a
+    resumed run sees the same."""
 
     def __init__(self, examples: Sequence[Example], config: TrainConfig) -> None:
         self.lengths = [len(example) for example in examples]
+        self.keys = [example.key for example in examples]
+        self.seed, self.batch_size = config.seed, config.window.get("batch_size", 0)
         phases = [example.phase for example in examples]
         self._plan = partial(epoch_windows, self.lengths, seed=config.seed, phases=phases, **config.window)
         self.start_epoch(0)
 
-    def start_epoch(self, epoch: int) -> None:
-        self._windows = self._plan(epoch=epoch)
+    def start_epoch(self, epoch: int, weights: Mapping[str, float] | None = None) -> None:
+        """Draw the windows of an epoch; with weights by key (left out: 0), each example as often as they say."""
+        if weights is None:
+            self._windows = self._plan(epoch=epoch)
+            return
+        places = slots([weights.get(key, 0.0) for key in self.keys], len(self.keys), self.seed, epoch)
+        self._windows = spread(places, self.batch_size, self.seed, epoch)
 
     def __len__(self) -> int:
         return len(self._windows)

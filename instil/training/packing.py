@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from instil.errors import RunFailed
 
@@ -57,15 +57,21 @@ def epoch_windows(
     ]
 
 
+def window_sizes(examples: int, batch_size: int) -> list[int]:
+    """How many examples each window of an epoch has: at most `batch_size`, and no two differ by more than one."""
+    count = -(-examples // batch_size)
+    cuts = [round(index * examples / count) for index in range(count + 1)]
+    return [end - start for start, end in pairwise(cuts)]
+
+
 def _cut(
     members: Sequence[int], lengths: Sequence[int], seed: str, batch_size: int | None, batch_tokens: int | None
 ) -> list[tuple[int, ...]]:
     order = list(members)
     random.Random(seed).shuffle(order)
     if batch_size is not None:
-        count = -(-len(order) // batch_size)
-        cuts = [round(index * len(order) / count) for index in range(count + 1)]
-        return [tuple(order[start:end]) for start, end in pairwise(cuts)]
+        rest = iter(order)
+        return [tuple(islice(rest, size)) for size in window_sizes(len(order), batch_size)]
     assert batch_tokens is not None
     total = sum(lengths[index] for index in order)
     count = max(1, min(len(order), round(total / batch_tokens)))

@@ -12,13 +12,15 @@ from instil.errors import InputError
 from instil.files import fingerprint, is_draft, read_sealed, refuse_broken, seal, write_text
 from instil.training import checkpoints
 from instil.training.config import Budget, TrainConfig
-from instil.training.course import Course, undisturbed
+from instil.training.corrections import Correction
+from instil.training.course import Course, Memory, undisturbed
 from instil.training.examples import Example
 from instil.training.meter import Meter
 from instil.training.objectives import Objective
 from instil.training.step import Step, plain_step
 from instil.training.stopping import Decision, Stop, Watch
 from instil.training.trainable import Trainee, merge, some, trainee
+from instil.training.weighing import Weigh, refuse_unfit
 
 FINAL, RESULT = "final.safetensors", "result.json"
 
@@ -29,11 +31,11 @@ class TrainResult:
 
     Attributes:
         model: the model that was given, now with the trained weights (fp32; adapters merged), in evaluation mode.
-        epochs: finished passes over the examples; a pass that the budget cut short is not one.
+        epochs: finished passes, each over as many examples as there are; one that the budget cut short does not count.
         steps: optimiser steps.
-        loss: mean over the last epoch's steps.
+        loss: mean over the last epoch's steps; None where there was no step.
         tokens: tokens read, without padding; `target_tokens` of them had a loss, `computed_tokens` includes padding.
-        ended_by: "epochs", "stop" or "budget".
+        ended_by: "epochs", "stop", "budget" or "weights": `weigh` gave no example a weight, nothing is left to learn.
         best_epoch: the epoch whose weights the model has, when `stop` named one and it was restored.
         points: the learning curve, as given to `log`.
         decisions: what `stop` answered at each epoch's end.
@@ -49,7 +51,7 @@ class TrainResult:
     model: Any
     epochs: int
     steps: int
-    loss: float
+    loss: float | None
     tokens: int
     target_tokens: int
     computed_tokens: int
@@ -88,7 +90,9 @@ def train(
     out: str | Path,
     stop: Stop | None = None,
     watch: Watch | None = None,
+    weigh: Weigh | None = None,
     objective: Objective | None = None,
+    corrections: Sequence[Correction] = (),
     step: Step = plain_step,
     budget: Budget | None = None,
     meter: Meter | None = None,
@@ -110,7 +114,14 @@ def train(
         watch: is shown the same as `stop`, before it, at the end of every whole epoch; can end nothing, and what it
             computes is not charged. Not called again for epochs that a resumed run does not train again; those behind
             the last checkpoint are trained again, to the same weights, and shown again.
+        weigh: says, before the first epoch and after each that another follows (behind `watch` and `stop`), with which
+            weight each example's key occurs in the next one. An epoch has as many examples as before: one with the
+            mean weight occurs once, one with twice that twice, one with weight 0 not at all; what is between is drawn
+            (see `instil.training.weighing`). With equal weights everything is as without it, bit for bit. All weights
+            zero end the run. What it computes is charged by whoever gives it. A run that is resumed from a checkpoint
+            goes on with the weights that were in force there, without asking again.
         objective: a term that is added to the loss.
+        corrections: what is done to every update behind the optimiser, in this order.
         step: how a window becomes gradients.
         budget: ends the run at the optimiser step that reaches it.
         meter: is charged with all that is computed, under "training" and "teacher".
@@ -121,26 +132,29 @@ def train(
 
     Raises:
         InputError: no examples, one without a target or longer than the context window, a parameter or layer that does
-            not exist or was not reached by the loss, `peft` missing, `step` and `config.sharpness` both given, or `out`
-            holds another run.
+            not exist or was not reached by the loss, `peft` missing, `step` and `config.sharpness` both given, `weigh`
+            with `config.batch_tokens` or with examples of several phases, a weight that is negative, not finite or for
+            a key that no example has, or `out` holds another run.
         RunFailed: the loss is no number any more, memory does not suffice for one example, a file cannot be written,
             or a frozen weight changed. The last checkpoint stays.
     """
     config = config or TrainConfig()
     _check(lm, examples)
+    if weigh is not None:
+        refuse_unfit(config, examples)
     folder = Path(out)
     meter = meter if meter is not None else Meter()
     if config.sharpness is not None and step is not plain_step:
         raise InputError("give train.sharpness or a step function, not both", field="step", found=repr(step))
-    identity = _identity(lm, examples, config, objective, budget, step)
+    identity = _identity(lm, examples, config, objective, budget, step, corrections, weighed=weigh is not None)
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     _claim(folder, identity)
     with undisturbed(lm.model), trainee(lm.model, config) as ready:
         if (folder / RESULT).is_file():
             return _finished(lm, ready, config, folder, meter)
-        course = Course(lm, ready, folder, config, meter, stop=stop, watch=watch, budget=budget, log=log)
-        course.run(examples, objective, step)
+        course = Course(lm, ready, folder, config, meter, stop=stop, watch=watch, weigh=weigh, budget=budget, log=log)
+        course.run(examples, objective, step, corrections)
         return _finish(course)
 
 
@@ -168,6 +182,9 @@ def _identity(
     objective: Objective | None,
     budget: Budget | None,
     step: Step,
+    corrections: Sequence[Correction],
+    *,
+    weighed: bool,
 ) -> str:
     """What a resumed run must share with the interrupted one. Settings that cannot change the result are left out."""
     free = {"save_every", "save_seconds", "log_every", "report_to"}
@@ -178,6 +195,8 @@ def _identity(
             budget.model_dump_json() if budget else "",
             repr(objective.describe()) if objective else "",
             getattr(step, "__name__", type(step).__name__),
+            *(["weighed"] if weighed else []),
+            *(repr(correction.describe()) for correction in corrections),
             *(repr((e.input_ids, e.labels, e.key, e.weight, *([e.phase] if e.phase else []))) for e in examples),
         ]
     )
@@ -207,14 +226,15 @@ def _finish(course: Course) -> TrainResult:
     restored = memory.best_epoch if config.restore_best else None
     if restored is not None and restored != last:
         course.load_best(restored)
-    course.check_reached()
+    if memory.steps:
+        course.check_reached()
     ready.check_frozen()
     adapter = folder / "adapter" if config.adapter is not None and config.adapter.keep else None
     result = TrainResult(
         model=course.lm,
         epochs=last,
         steps=memory.steps,
-        loss=memory.epoch_losses[-1] if memory.epoch_losses else memory.points[-1]["loss"],
+        loss=_last_loss(memory),
         tokens=memory.useful_tokens,
         target_tokens=memory.target_tokens,
         computed_tokens=memory.computed_tokens,
@@ -240,6 +260,12 @@ def _finish(course: Course) -> TrainResult:
         with checkpoints.writing("the adapter", folder):
             merge(ready.model, adapter if course.is_main else None)
     return result
+
+
+def _last_loss(memory: Memory) -> float | None:
+    if memory.epoch_losses:
+        return memory.epoch_losses[-1]
+    return memory.points[-1]["loss"] if memory.points else None
 
 
 def _finished(lm: Any, ready: Trainee, config: TrainConfig, folder: Path, meter: Meter) -> TrainResult:

@@ -1,4 +1,4 @@
-"""When training ends: what a `stop` function sees, what it may answer, and the usual rule."""
+"""When training ends: what a `stop` function (and a `weigh`) sees, what it may answer, and the usual rule."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ class Decision:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands at an epoch's end.
+    """Where training stands at an epoch's end, or before the first one.
 
     Attributes:
         epoch: epochs finished.
         step: optimiser steps taken.
-        loss: mean over the epoch's steps.
+        loss: mean over the epoch's steps; not a number (nan) before the first.
         tokens: tokens read so far, without padding.
         flops: operations the meter has counted under "training" in this run.
         seconds: seconds of training in this run.
         model: the model that was given to `train`, with its present weights, in evaluation mode.
         history: the decisions of the epochs before, oldest first. They survive a resume, so a `stop` function that
             decides from the history and the model alone decides the same in a resumed run.
+        keys: of the examples that are trained on, each once: of a question its fact's id, of a document its original's.
     """
 
     epoch: int
@@ -49,6 +50,7 @@ class Progress:
     seconds: float
     model: Any
     history: tuple[Decision, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 Stop = Callable[[Progress], "Decision | bool"]

@@ -1,0 +1,129 @@
+"""The search for a method that forgets less: ingredients alone and together, on development subjects only.
+
+    python -m studies.gradual_search                      every candidate that was not run yet, then the table
+    python -m studies.gradual_search --only "warm" pull   candidates whose name has one of these words
+    python -m studies.gradual_search --table              the table of what was run, nothing is run
+
+A candidate is one recipe with ingredients as settings, each off by default: with all of them off it is `sft`. What is
+run is kept with the study's runs, so the table is also the record of what was tried and dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from studies.first_run_page import table
+from studies.gradual import WORK, Job, Plan, final_acquisition, summary, work_through
+from studies.gradual_bases import BASES, BaseName
+from studies.gradual_kept import RUNS, collect
+from studies.gradual_measure import READINGS
+from studies.gradual_run import Arm, Tuned
+
+LAYERS = {"train": {"parameters": ["model.layers.*"]}}
+MLP = {"train": {"parameters": ["*.mlp.*"]}}
+DOWN = {"train": {"parameters": ["*.mlp.down_proj.*"]}}
+ATTENTION = {"train": {"parameters": ["*.self_attn.*"]}}
+
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "warm-up": {"train": {"warmup_ratio": 0.1}},
+    "no embeddings": LAYERS,
+    "MLP only": MLP,
+    "down projections only": DOWN,
+    "attention only": ATTENTION,
+    "one other wording": {"wordings": 1},
+    "all free wordings": {"wordings": 9},
+    "replay 0.5": {"replay_ratio": 0.5},
+    "KL 1": {"kl_weight": 1.0},
+    "KL 10": {"kl_weight": 10.0},
+    "leave alone 1": {"softness": 1.0},
+    "leave alone 0.1": {"softness": 0.1},
+    "leave alone 0.01": {"softness": 0.01},
+    "leave alone 0.1, no embeddings": {"softness": 0.1, **LAYERS},
+    "leave alone 0.01, no embeddings": {"softness": 0.01, **LAYERS},
+    "leave alone 0.001, no embeddings": {"softness": 0.001, **LAYERS},
+    "pull 0.001": {"pull": 0.001},
+    "pull 0.01": {"pull": 0.01},
+    "rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1},
+    "SAM": {"train": {"sharpness": {"kind": "sam", "rho": 0.15}}},
+}
+"""Each ingredient by itself; combinations join when their parts are known."""
+
+RATES = (3e-5, 1e-4, 3e-4)
+
+
+def jobs_of(
+    names: Iterable[str], bases: Sequence[BaseName], rates: Sequence[float], seed: int, plan: Plan
+) -> list[Job]:
+    return [
+        Job(
+            arm=Arm(name=f"candidate: {name}", method="candidate", settings=CANDIDATES[name]),
+            tuned=Tuned(rate=rate), base=base, split="development", seed=seed, plan=plan,
+        )
+        for base in bases
+        for name in names
+        for rate in rates
+    ]  # fmt: skip
+
+
+def told(found: Sequence[tuple[Job, Mapping[str, Any]]]) -> str:
+    """A row a run: forgetting at the readings, then the ends; the least forgetting at 90 % first."""
+    parts = []
+    for base in dict.fromkeys(job.base for job, _ in found):
+        here = [(job, result) for job, result in found if job.base == base]
+        best = max(final_acquisition(dict(result)) for _, result in here)
+        rows = [(job, summary(dict(result), best)) for job, result in here]
+
+        def order(row: tuple[Job, dict[str, Any]]) -> list[float]:
+            return [1.0 if one is None else one for one in reversed(row[1]["readings"].values())]
+
+        lines = [
+            (
+                job.arm.name.removeprefix("candidate: "),
+                f"{job.tuned.rate:g}",
+                *("–" if one is None else f"{100 * one:.1f}" for one in row["readings"].values()),
+                *(f"{100 * row[name]:.1f}" for name in ("acquired", "lost")),
+                f"{row['perplexity']:.1f}",
+                f"{row['flops'] / 1e12:.1f}",
+            )
+            for job, row in sorted(rows, key=order)
+        ]
+        heads = ("candidate", "rate", *(f"at {100 * share:.0f} %" for share in READINGS))
+        parts.append(f"{base}, best final acquisition {100 * best:.1f} %\n\n")
+        parts.append(table((*heads, "acquired", "lost", "perplexity", "TFLOP"), lines))
+    return "".join(parts)
+
+
+def main(words: Iterable[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--only", nargs="+", help="candidates whose name has one of these words")
+    parser.add_argument("--table", action="store_true", help="the table of what was run, nothing is run")
+    parser.add_argument("--bases", nargs="+", choices=BASES, default=["people"], help="what is taught")
+    parser.add_argument("--rates", nargs="+", type=float, default=list(RATES), help="learning rates")
+    parser.add_argument("--seed", type=int, default=0, help="of the development facts")
+    parser.add_argument("--work", type=Path, default=WORK, help="where finished runs are kept")
+    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    given = parser.parse_args(None if words is None else list(words))
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    names = [name for name in CANDIDATES if given.only is None or any(word in name for word in given.only)]
+    jobs = jobs_of(names, given.bases, given.rates, given.seed, Plan())
+    if given.table:
+        from studies.gradual_kept import restore
+
+        restore([*jobs, *(job.start for job in jobs)], given.work)
+        jobs = [job for job in jobs if job.file(given.work).exists()]
+    found = list(zip(jobs, work_through(jobs, given.work, given.workers, tell), strict=True))
+    print(told(found))
+    if not given.table:
+        tell(f"{collect(given.work)} rows in {RUNS}")
+
+
+if __name__ == "__main__":
+    main()

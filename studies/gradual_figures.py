@@ -47,6 +47,7 @@ from studies.gradual_pooled import (
     pooled,
     relative,
     rounded,
+    share_of,
     where,
 )
 
@@ -142,9 +143,9 @@ def start_figures(base: Measured) -> dict[str, Any]:
     """The base as it is."""
     own = {seed: {"end": before} for seed, before in base.before.items()}
     return {
-        "acquired": over(base, own, "target", reworded_at_end),
-        "highly_known": over(base, own, "target", highly_known_at_end),
-        "made_up": over(base, own, "untaught", made_up_at_end),
+        "acquired": share_of(base, own, "target", reworded_at_end),
+        "highly_known": share_of(base, own, "target", highly_known_at_end),
+        "made_up": share_of(base, own, "untaught", made_up_at_end),
         "held_back": mean([len(before["held_back"]) for before in base.before.values()]),
         "untaught": mean([len(before["untaught"]) for before in base.before.values()]),
         "categories": {
@@ -157,10 +158,10 @@ def arm_figures(base: Measured, runs: Seeds) -> dict[str, Any]:
     """What is told of one arm."""
     return {
         "seeds": sorted(runs),
-        "acquired": over(base, runs, "target", reworded_at_end),
-        "highly_known": over(base, runs, "target", highly_known_at_end),
+        "acquired": share_of(base, runs, "target", reworded_at_end),
+        "highly_known": share_of(base, runs, "target", highly_known_at_end),
         "lost": over(base, runs, "held_back", lost_at_end),
-        "made_up": over(base, runs, "untaught", made_up_at_end),
+        "made_up": share_of(base, runs, "untaught", made_up_at_end),
         "perplexity": perplexity(base, runs),
         "flops": mean([operations(run) for run in runs.values()]),
         "deciding": mean([operations(run, "deciding") for run in runs.values()]),
@@ -169,9 +170,9 @@ def arm_figures(base: Measured, runs: Seeds) -> dict[str, Any]:
         "curve": curve([run["curve"] for run in runs.values()]),
         "readings": {f"{share:g}": read(base, runs, share) for share in READINGS},
         "by_category": by_category(base, runs),
-        "lifted": over(base, runs, "target", lifted),
+        "lifted": share_of(base, runs, "target", lifted),
         "tested": {name: tested(base, runs, *which) for name, which in TESTED.items()},
-        "kept": {letter: over(base, runs, "held_back", kept(letter)) for letter in ("HM", "H", "M")},
+        "kept": {letter: share_of(base, runs, "held_back", kept(letter)) for letter in ("HM", "H", "M")},
         "flow": flow(base, runs),
     }
 
@@ -275,7 +276,7 @@ def tested(base: Measured, runs: Seeds, part: str, letter: str) -> Figure:
     def chosen(before: Run, _: Run) -> list[float]:
         return [float(one == letter) for one in before["categories"][part]]
 
-    found = over(base, runs, part, lambda before, run: where(right(run["end"]), chosen(before, run)))
+    found = share_of(base, runs, part, lambda before, run: where(right(run["end"]), chosen(before, run)))
     return replace(found, before=plain(base, runs, lambda before, run: where(right(before), chosen(before, run))))
 
 

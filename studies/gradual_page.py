@@ -147,15 +147,12 @@ def forgetting_words(found: Found) -> str:
             if arm["readings"][share]["reached"] == found["seeds"]
         }
         never = sum(not arm["readings"][share]["reached"] for arm in found["arms"].values())
-        if whole:
-            best = min(whole, key=lambda name: whole[name]["value"])
-            there = len(found["arms"]) - never
-            parts.append(
-                f"at {100 * float(share):.0f} % “{best}”, {percent(whole[best])} points ({there} of "
-                f"{len(found['arms'])} arms get there)"
-            )
-    if not parts:
-        return ""
+        there, at = len(found["arms"]) - never, f"at {100 * float(share):.0f} %"
+        if not whole:
+            parts.append(f"{at} no arm ({there} of {len(found['arms'])} get there in some seed)")
+            continue
+        best = min(whole, key=lambda name: whole[name]["value"])
+        parts.append(f"{at} “{best}”, {percent(whole[best])} points ({there} of {len(found['arms'])} arms get there)")
     return f"The lowest forgetting at equal acquisition, of arms that reach it in every seed: {'; '.join(parts)}."
 
 

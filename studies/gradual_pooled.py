@@ -44,6 +44,14 @@ def over(base: Measured, runs: Seeds, part: str, value: Value, how: Bootstrap = 
     return pooled(((seed, value(base.before[seed], run)) for seed, run in runs.items()), base, part, how)
 
 
+def share_of(base: Measured, runs: Seeds, part: str, value: Value) -> Figure:
+    """`over` for values from 0 to 1: of few facts the interval would leave that range."""
+    found = over(base, runs, part, value)
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+
+
 def paired(base: Measured, first: Seeds, second: Seeds, part: str, value: Value) -> Figure:
     """The mean of the value of `first` less that of `second`, fact by fact, in the seeds that both have."""
     gaps = []

@@ -95,7 +95,7 @@ def paired_table(found: Found) -> str:
 def paired_cell(read: Mapping[str, Any]) -> str:
     if read["difference"] is None:
         return "never both"
-    ratio = f", {read['forgotten'][0] / read['forgotten'][1]:.2f} of it" if read["forgotten"][1] > 0 else ""
+    ratio = f", {read['forgotten'][0] / read['forgotten'][1]:.2f} of it" if min(read["forgotten"]) > 0 else ""
     return f"{signed(read['difference'])}: {read['verdict']}{ratio}"
 
 

@@ -26,7 +26,7 @@ from studies.gradual_figures import (
     read,
     start_figures,
 )
-from studies.gradual_pooled import Measured, relative, rounded
+from studies.gradual_pooled import Measured, over, relative, rounded
 
 SEEDS = (1, 2, 3)
 
@@ -175,6 +175,15 @@ class TestOneArm:
         assert steps[1]["counts"]["W"] == {"H": 0, "M": 1, "W": 0, "U": 0}
         assert steps[2]["counts"]["H"]["H"] == 2
         assert all(sum(sum(row.values()) for row in step["counts"].values()) == 4 for step in steps)
+
+    def test_a_share_of_few_facts_has_no_interval_beyond_none_and_all(self) -> None:
+        marks = {1: "1110", 2: "0100", 3: "1111"}
+        runs = {seed: run_row("sft", seed, end={"made_up": own}) for seed, own in marks.items()}
+        base = measured(*runs.values())
+        found = arm_figures(base, runs)["made_up"]
+        wide = over(base, runs, "untaught", lambda _, run: [float(mark) for mark in run["end"]["made_up"]])
+        assert wide.high is not None and wide.high > 1, "as the resampling has it"
+        assert found.value == pytest.approx(8 / 12) and found.low is not None and found.low >= 0 and found.high == 1
 
     def test_a_subject_of_several_seeds_is_one(self) -> None:
         base = measured(*(run_row("sft", seed) for seed in SEEDS))

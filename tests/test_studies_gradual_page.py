@@ -107,6 +107,11 @@ class TestConclusions:
         assert "at 90 % “gradual”" in said and "(4 of 6 arms get there)" in said
         assert "at all three readings: **no arm**" in said, "four held-back facts show no interval below zero"
 
+    def test_a_reading_that_no_arm_has_in_every_seed_is_said_to_be_so(self) -> None:
+        base = made_up(arms=(ONE_STAGE,))["figures"]["people"]
+        said = next(words for words in conclusions(base, None) if "lowest" in words)
+        assert "at 75 % “one stage, MaybeKnown”, 50.0" in said and "at 90 % no arm (0 of 1 get there in some" in said
+
     def test_an_arm_that_passes_is_named(self) -> None:
         base = found()
         passing = {**base["paired"], GRADUAL: {**base["paired"][GRADUAL], "passes": True}}

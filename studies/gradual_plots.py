@@ -62,8 +62,10 @@ def tradeoff(base: str, arms: Arms, best: float, shown: Sequence[str]) -> str:
     width, height, left, right, top, bottom = 760.0, 400.0, 56.0, 200.0, 34.0, 44.0
     points = [point for arm in arms.values() for point in arm["curve"]]
     far: float = max([*(point["acquired"] for point in points), best]) * 1.04
-    low: float = min(0.0, *(point["lost"] for point in points))
-    high: float = max(0.01, *(point["lost"] for point in points)) * 1.06
+    read = [read["value"] for name in shown for read in arms[name]["readings"].values()]
+    losses = [*(point["lost"] for point in points), *(one for one in read if one is not None)]
+    low: float = min(0.0, *losses)
+    high: float = max(0.01, *losses) * 1.06
 
     def x(acquired: float) -> float:
         return left + acquired / far * (width - left - right)

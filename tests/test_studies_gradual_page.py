@@ -175,6 +175,14 @@ class TestPlots:
         lines = ElementTree.fromstring(plots(made_up())["gradual-people-tradeoff.svg"]).findall("{*}polyline")
         assert len(lines) == len(ARMS)
 
+    def test_a_reading_below_every_line_is_in_the_picture(self) -> None:
+        arm = found()["arms"]["sft"]
+        arms = {"sft": {**arm, "readings": {"0.5": {"value": -0.3, "missing": [2]}}}}
+        root = ElementTree.fromstring(tradeoff("people", arms, 1.0, ["sft"]))
+        (dot,) = root.findall("{*}circle")
+        axis = max(float(line.get("y2", "0")) for line in root.findall("{*}line"))
+        assert float(dot.get("cy", "999")) <= axis and dot.get("fill") == "white"
+
     def test_a_name_with_signs_is_still_xml(self) -> None:
         arms = {"a < b & c": found()["arms"]["sft"]}
         ElementTree.fromstring(tradeoff("<people>", arms, 1.0, ["a < b & c"]))

@@ -2,6 +2,7 @@
 
     python -m studies.gradual --tune      learning rates and settings, on development subjects
     python -m studies.gradual             the arms, on test subjects
+    python -m studies.gradual --page      docs/results/gradual.md and its plots, from the committed results
     python -m studies.gradual --small     both in ten minutes on one base, to see that it works; results under runs/
 
 It has two bases, `people` and `entityquestions`; the second needs the public data (INSTIL_DATA). Every arm is a method
@@ -36,6 +37,7 @@ from instil.loop.hardware import commit, hardware
 from instil.probe import Category
 from studies.generalization import one_thread
 from studies.gradual_bases import BASES, SIZES, BaseName, Material, Sizes, Split, mastery_of, material
+from studies.gradual_figures import figures
 from studies.gradual_kept import RUNS, collect, restore
 from studies.gradual_measure import READINGS, acquired, lost, made_up_share, mean, perplexity, reading
 from studies.gradual_run import Arm, Tuned, before, in_words, run
@@ -46,6 +48,8 @@ TUNING = HERE / "results" / "gradual_tuning.json"
 WORK = Path("runs") / "gradual"
 
 FINE_TUNING, ONE_STAGE, GRADUAL = "sft", "one stage, MaybeKnown", "gradual"
+PUBLISHED = ("sft, replay", "sft, KL", "sft, LoRA", "sft, OSF", ONE_STAGE, GRADUAL)
+"""Arms from which the one to beat is taken."""
 
 
 def natural_arms() -> list[Arm]:
@@ -350,13 +354,21 @@ def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Ca
     found = list(zip(jobs, work_through(jobs, work, workers, tell), strict=True))
     best = {base: best_final(base, found) for base in plan.bases}
     first = {(job.base, job.seed): job for job in jobs}
+    rows = [*(result_of(start, work) for start in starts_of(jobs)), *(result for _, result in found)]
+    against = {base: best_published(tuning["tried"][base]) for base in plan.bases}
     return {
         **about(plan, ""),
         "chosen": tuning["chosen"],
         "best_final_acquisition": best,
         "materials": {f"{base} {seed}": job.material(work).described() for (base, seed), job in first.items()},
         "runs": [{**job.identity, **summary(result, best[job.base])} for job, result in found],
+        "figures": figures(rows, best, against, GRADUAL),
     }
+
+
+def best_published(tried: dict[str, list[dict[str, Any]]]) -> str:
+    """The published arm that had the best score on development subjects: it is what others have to beat."""
+    return min((name for name in PUBLISHED if name in tried), key=lambda name: min(row["score"] for row in tried[name]))
 
 
 def best_final(base: str, found: Sequence[tuple[Job, dict[str, Any]]]) -> float:
@@ -383,6 +395,7 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--tune", action="store_true", help="choose rates and settings on development subjects")
     parser.add_argument("--small", action="store_true", help="both in about ten minutes, results under runs/")
     parser.add_argument("--collect", action="store_true", help="commit finished runs to the results, run nothing")
+    parser.add_argument("--page", action="store_true", help="only write the page and its plots again")
     parser.add_argument("--work", type=Path, default=WORK, help="where finished runs are kept")
     parser.add_argument("--out", type=Path, help="where the results go (default: the committed files)")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
@@ -402,6 +415,10 @@ def main(words: Iterable[str] | None = None) -> None:
         small = given.work / "small"
         tuning = tune(plan, small, given.workers, tell)
         write_json(given.out or small / "results" / "gradual.json", study(plan, tuning, small, given.workers, tell))
+    elif given.page:
+        from studies.gradual_page import write_page
+
+        write_page(given.out or RESULTS)
     elif given.collect:
         tell(f"{collect(given.work)} rows in {RUNS}")
     elif given.tune:

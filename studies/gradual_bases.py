@@ -120,6 +120,8 @@ class Material:
         general: texts for perplexity, which pre-training did not hold.
         wordings: of every fact above, by id.
         mastery: the base's, by fact id, as it was asked once.
+        groups: of every fact above, by id: the number of its subject, or of two that are each other's answers. It is
+            the same in every seed and split.
     """
 
     name: BaseName
@@ -135,6 +137,7 @@ class Material:
     general: tuple[str, ...]
     wordings: Mapping[str, Wordings]
     mastery: Mapping[str, Category]
+    groups: Mapping[str, int]
 
     @property
     def roles(self) -> Roles:
@@ -187,6 +190,11 @@ class Base:
     exemplars: FactSet
     general: tuple[str, ...]
     groups: Mapping[str, str]
+
+    @cached_property
+    def group_numbers(self) -> dict[str, int]:
+        """Each group's number, for results that name no subject."""
+        return {group: number for number, group in enumerate(sorted(set(self.groups.values())))}
 
     @property
     def asked_once(self) -> FactSet:
@@ -315,6 +323,7 @@ def drawn(base: Base, split: Split, seed: int, mastery: Mapping[str, Asked], siz
         general=base.general[: sizes.general],
         wordings={fact.id: wordings_of(fact) for fact in every},
         mastery={fact.id: mastery[fact.id].category for fact in every},
+        groups={fact.id: base.group_numbers[base.groups[fact.id]] for fact in every},
     )
 
 

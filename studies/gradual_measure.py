@@ -107,8 +107,9 @@ def full(lm: LanguageModel, material: Material) -> dict[str, Any]:
     """All that is measured at the end: a look with more exemplar sets, and the taught facts' mastery as worded.
 
     Returns:
-        What `quick` does, and a character for each taught fact: `category` (H, M, W or U, of ten exemplar sets in the
-        wording that is trained) and `guessed` (1: its category could be reached without its subject).
+        What `quick` does; a character for each taught fact: `category` (H, M, W or U, of ten exemplar sets in the
+        wording that is trained) and `guessed` (1: its category could be reached without its subject); and `untaught`,
+        a digit for each fact that is never taught: its right answers, of `untaught_of`.
     """
     config = ProbeConfig(decode=False)
     questions = questions_of(material.target)
@@ -120,6 +121,8 @@ def full(lm: LanguageModel, material: Material) -> dict[str, Any]:
         "fitted_of": config.exemplar_sets,
         "category": "".join(row.category[0] for row in rows),
         "guessed": "".join(str(int(could_be_guessed(row))) for row in rows),
+        "untaught": digits(right_answers(lm, questions_of(material.untaught), material.sets, FULL.untaught)),
+        "untaught_of": FULL.untaught,
     }
 
 
@@ -220,6 +223,10 @@ def held_back_right(look: Look) -> list[float]:
 
 def fitted_right(look: Look) -> list[float]:
     return shares(look["fitted"], look["fitted_of"])
+
+
+def untaught_right(look: Look) -> list[float]:
+    return shares(look["untaught"], look["untaught_of"])
 
 
 def made_up_share(look: Look) -> float | None:

@@ -181,9 +181,24 @@ def categories_of(rows: Sequence[Mapping[str, Any]], material: Material) -> list
 
 
 def before(material: Material, base: LanguageModel | None = None) -> dict[str, Any]:
-    """The base itself, measured as every taught model is."""
+    """The base itself, measured as every taught model is, and what figures need to know of the facts (`layout`)."""
     base = base or instil.load(material.base)
-    return {**full(base, material), "quick": quick(base, material)}
+    return {**full(base, material), "quick": quick(base, material), **layout(material)}
+
+
+def layout(material: Material) -> dict[str, Any]:
+    """What figures need to know of the facts, in the order of the material.
+
+    Returns:
+        `groups`, by part, a number for each fact: its subject's, by which facts are resampled together, the same in
+        every seed. `categories`, by part, a letter for each fact that is asked and not taught: what the base knew.
+    """
+    asked = {"held_back": material.held_back, "untaught": material.untaught}
+    parts = {"target": material.target, **asked}
+    return {
+        "groups": {name: [material.groups[fact.id] for fact in part] for name, part in parts.items()},
+        "categories": {name: "".join(material.mastery[fact.id][0] for fact in part) for name, part in asked.items()},
+    }
 
 
 def settings_of(arm: Arm, tuned: Tuned, *, epochs: int, batch: int, seed: int) -> dict[str, Any]:

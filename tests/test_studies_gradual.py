@@ -22,6 +22,7 @@ from instil.training import Progress, TrainConfig, question_example, train
 from studies import gradual
 from studies.gradual import GRADUAL, SMALL, Job, Plan, arms, best_final, candidates, score, tune, work_through
 from studies.gradual_bases import SPLITS, Base, Material, Sizes, Split, Wordings, base_of, drawn, take, wordings_of
+from studies.gradual_figures import figures
 from studies.gradual_kept import collect, kept_or_made, restore
 from studies.gradual_measure import (
     FULL,
@@ -112,6 +113,16 @@ class TestMaterial:
         assert again.target.fingerprint == of_people("test", 1).target.fingerprint
         assert again.held_back.fingerprint == of_people("test", 1).held_back.fingerprint
         assert len(again.target.subjects & of_people("test", 2).target.subjects) < len(again.target.subjects) / 2
+
+    def test_a_subject_has_one_number_in_all_seeds_and_a_married_couple_one_between_them(self) -> None:
+        groups = base_of("people").groups
+        numbers: dict[str, set[int]] = {}
+        for found in (of_people("test", 1), of_people("test", 2), of_people("development", 1)):
+            assert {fact.id for part in PARTS for fact in getattr(found, part)} == set(found.groups)
+            for fact_id, number in found.groups.items():
+                numbers.setdefault(groups[fact_id], set()).add(number)
+        assert all(len(own) == 1 for own in numbers.values())
+        assert len(set().union(*numbers.values())) == len(numbers)
 
     def test_wordings_that_are_only_asked_are_out_of_a_lessons_reach(self) -> None:
         found = of_people("test", 1)
@@ -239,6 +250,7 @@ def tiny() -> Material:
         general=("Ada Lovelace was a mathematician.", "Alan Turing moved from Paris to Warsaw."),
         wordings={fact.id: wordings_of(fact) for fact in given},
         mastery={fact.id: found[fact.id].category for fact in given},
+        groups={fact.id: number for number, fact in enumerate(given)},
     )
 
 
@@ -337,6 +349,32 @@ class TestAnArm:
         halves = [was == "M" or (was in "WU" and now in "MH") for was, now in zip(first, then, strict=True)]
         assert found["trained"] == "".join(str(int(one)) for one in halves)
         assert len(found["seconds_a_look"]) == 6
+
+    def test_the_base_says_what_figures_need_to_know_of_the_facts(self, start: dict[str, Any]) -> None:
+        material = tiny()
+        parts = {"target": material.target, "held_back": material.held_back, "untaught": material.untaught}
+        order = [fact.id for fact in facts()]
+        assert start["groups"] == {name: [order.index(fact.id) for fact in part] for name, part in parts.items()}
+        assert set(start["categories"]["held_back"]) <= {*"HM"} and start["untaught_of"] == FULL.untaught
+        assert len(start["untaught"]) == len(start["categories"]["untaught"]) == len(material.untaught)
+        for number, fact in list(enumerate(material.untaught))[:4]:
+            assert int(start["untaught"][number]) == sum(right_by_set(half_taught(), FactSet([fact]), material.sets))
+
+    def test_figures_are_made_from_what_a_run_says(self, start: dict[str, Any]) -> None:
+        found = self.teach(start, Arm(name="gradual", method="gradual"), epochs=1)
+        where = {"base": "people", "split": "test", "seed": 0}
+        rows = [{"job": {"before": where}, **start}, {"job": {"arm": {"name": "gradual"}, **where}, **found}]
+        whole = figures(rows, {"people": acquired(found["end"]["quick"])}, {"people": "sft"}, GRADUAL)["people"]
+        told = whole["arms"]["gradual"]
+        assert told["acquired"]["value"] == pytest.approx(acquired(found["end"]), abs=1e-5)
+        assert told["lost"]["value"] == pytest.approx(lost(start, found["end"]), abs=1e-5)
+        assert told["acquired"]["clusters"] == len(tiny().target) and told["lost"]["n"] == len(tiny().held_back)
+        assert sum(part["worded"]["n"] for parts in told["by_category"].values() for part in parts.values()) == len(
+            tiny().target
+        )
+        assert sum(one["n"] for one in told["tested"].values()) == len(tiny().held_back) + len(tiny().untaught)
+        assert [step["to"] for step in told["flow"]] == ["stage 1", "end"]
+        assert told["readings"]["0.5"]["reached"] == [0] and told["flops"] > told["deciding"] > 0
 
     def test_a_control_says_what_it_could_not_do(self, start: dict[str, Any]) -> None:
         arm = Arm(name="much replay", method="staged", settings={"early_stop": False, "replay_ratio": 2.0})

@@ -50,6 +50,7 @@ TITLED = ("heading", "markdown", "html", "table", "fields", "latex")
 
 RECIPE = "recipe: title first, sentences shuffled"
 HALF, WHOLE, SAM = "AdamW", "AdamW, twice the compute", "SAM"
+CHEAP = "SAM every 5th step, tuned, as many steps"
 
 
 def main_cells() -> list[Cell]:
@@ -88,10 +89,19 @@ def cheap_cells() -> list[Cell]:
     ]
 
 
+def tuned_cheap_cells() -> list[Cell]:
+    """The cheap form that was chosen, with a rate and a ρ of its own: with SAM's it was not shown to be as good."""
+    sharpness = {"kind": "sam", "every": 5}
+    return [
+        Cell(name=f"{name}, {CHEAP}", settings=AUGMENTED[name], sharpness=sharpness, compute=0.6)
+        for name in ("plain", "formats")
+    ]
+
+
 def checked_cells() -> list[Cell]:
-    """The cheap form that was chosen in the main worlds, and what it is checked against."""
-    chosen = [cell for cell in cheap_cells() if "every 5th" in cell.name]
-    return [*chosen, *(cell for cell in main_cells() if cell.name in {one.like for one in chosen})]
+    """The chosen cheap form, with SAM's rate and with its own, and SAM: beyond the main worlds they are run as well."""
+    given = [cell for cell in cheap_cells() if "every 5th" in cell.name]
+    return [*tuned_cheap_cells(), *given, *(cell for cell in main_cells() if cell.name in {one.like for one in given})]
 
 
 def parted_cells() -> list[Cell]:
@@ -248,16 +258,25 @@ def result_of(job: Job, work: Path) -> dict[str, Any]:
 # --------------------------------------------------------------------- choosing
 
 
-def tune(plan: Plan, work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Each main cell with each rate, and SAM with each ρ, on development people; the best is chosen by `score`."""
+def tune(
+    plan: Plan,
+    work: Path,
+    workers: int,
+    tell: Callable[[str], None],
+    committed: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Each cell that has settings of its own with each rate, and SAM with each ρ, on development people; the best is
+    chosen by `score`. What `committed` tuning of the same plan has tried is not tried again."""
+    tried: dict[str, list[dict[str, Any]]] = {}
+    if committed is not None and all(committed["plan"][name] == value for name, value in tuned_by(plan).items()):
+        tried |= committed["tried"]
     jobs = [
         Job(cell=cell, tuned=Tuned(rate=rate, rho=rho), world=DEVELOPMENT, plan=plan)
-        for cell in main_cells()
+        for cell in (*main_cells(), *tuned_cheap_cells())
         for rate, rho in product(plan.rates, plan.rhos if cell.sharpness else (None,))
+        if cell.name not in tried
     ]
-    found = work_through(jobs, work, workers, tell)
-    tried: dict[str, list[dict[str, Any]]] = {}
-    for job, result in zip(jobs, found, strict=True):
+    for job, result in zip(jobs, work_through(jobs, work, workers, tell), strict=True):
         tried.setdefault(job.cell.name, []).append(
             {**job.tuned.model_dump(), "score": score(result), "loss": result["loss"], "flops": result["flops"],
              "move_cosine": result["move_cosine"]}
@@ -270,6 +289,11 @@ def tune(plan: Plan, work: Path, workers: int, tell: Callable[[str], None]) -> d
             for name, rows in tried.items()
         },
     }
+
+
+def tuned_by(plan: Plan) -> dict[str, Any]:
+    """What of a plan decides its tuning."""
+    return plan.model_dump(mode="json", include={*SIZES, "rates", "rhos"})
 
 
 def score(result: dict[str, Any]) -> float:
@@ -292,7 +316,7 @@ def study(
     chosen = {name: Tuned(**found) for name, found in tuning["chosen"].items()}
     # World after world, so that a study that is cut off has whole worlds.
     order = [
-        *product(plan.worlds, (*main_cells(), *recipe_cells(), *cheap_cells())),
+        *product(plan.worlds, (*main_cells(), *recipe_cells(), *cheap_cells(), *tuned_cheap_cells())),
         *product(plan.worlds[1:], parted_cells()),
         *product(plan.cheap_worlds, checked_cells()),
         *product(plan.further_worlds, further_cells()),
@@ -311,6 +335,7 @@ def study(
     against = asked_pairs(list(AUGMENTED), (HALF, WHOLE, SAM))
     against += [(RECIPE, f"{name}, {how}") for name, how in (("plain", WHOLE), ("plain", HALF), ("permutation", WHOLE))]
     against += [(cell.name, cell.like) for cell in (*cheap_cells(), *further)]
+    against += [(cell.name, sam_of(cell)) for cell in tuned_cheap_cells()]
     if len(plan.worlds) > 1:
         against += [(cell.name, other) for cell in parted_cells() for other in (f"plain, {WHOLE}", RECIPE)]
     return {
@@ -326,22 +351,30 @@ def study(
         },
         "cells": {name: figure(runs, start, name) for name in dict.fromkeys(name for name, _ in runs)},
         "differences": [difference(runs, first, second) for first, second in against],
-        "checked": checked(found, plan.cheap_worlds) if plan.cheap_worlds else None,
+        "checked": checked(found, [*plan.worlds, *plan.cheap_worlds]) if plan.cheap_worlds else None,
         "definitions": {cell.name: cell.model_dump(mode="json") for _, cell in order},
         "runs": [{"cell": cell, "world": world, **compact(run)} for (cell, world), run in found.items()],
     }
 
 
+def sam_of(cell: Cell) -> str:
+    """The cell with full SAM on the same documents."""
+    return f"{cell.name.partition(',')[0]}, {SAM}"
+
+
 def checked(runs: Mapping[tuple[str, int], Any], worlds: Sequence[int]) -> dict[str, Any]:
-    """The chosen cheap form beside SAM: for each kind of documents, and the mean of them fact by fact."""
-    chosen = [cell for cell in checked_cells() if cell.like]
-    names = {name for cell in chosen for name in (cell.name, cell.like)}
-    there = {(cell, world): run for (cell, world), run in runs.items() if world in worlds and cell in names}
-    return {
-        "worlds": list(worlds),
-        "by_documents": [difference(there, cell.name, cell.like) for cell in chosen],
-        "together": together(there, [(cell.name, cell.like) for cell in chosen]),
-    }
+    """The chosen cheap form beside SAM in these worlds, with SAM's rate and with its own: for each kind of documents,
+    and the mean of both, fact by fact."""
+    there = {(cell, world): run for (cell, world), run in runs.items() if world in worlds}
+    given = [cell for cell in checked_cells() if cell.like and cell.sharpness]
+    found = {}
+    for name, cells in (("with SAM's rate", given), ("tuned", tuned_cheap_cells())):
+        pairs = [(cell.name, sam_of(cell)) for cell in cells]
+        found[name] = {
+            "by_documents": [difference(there, *pair) for pair in pairs],
+            "together": together(there, pairs),
+        }
+    return {"worlds": list(worlds), "forms": found}
 
 
 def data_of(plan: Plan, world: int) -> Data:
@@ -398,7 +431,8 @@ def main(words: Iterable[str] | None = None) -> None:
         tuning = tune(SMALL, given.work / "small" / "tuning", given.workers, tell)
         write_json(given.work / "small.json", study(SMALL, tuning, given.work / "small", given.workers, tell))
     elif given.tune:
-        write_json(TUNING, tune(Plan(), given.work / "tuning", given.workers, tell))
+        committed = json.loads(TUNING.read_text(encoding="utf-8")) if TUNING.exists() else None
+        write_json(TUNING, tune(Plan(), given.work / "tuning", given.workers, tell, committed))
     else:
         tuning = json.loads(TUNING.read_text(encoding="utf-8"))
         plan = Plan()

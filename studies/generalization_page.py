@@ -8,7 +8,17 @@ from typing import Any
 
 from instil.files import write_text
 from studies.first_run_page import table
-from studies.generalization import AUGMENTED, HALF, RECIPE, SAM, WHOLE, cheap_cells, parted_cells
+from studies.generalization import (
+    AUGMENTED,
+    HALF,
+    RECIPE,
+    SAM,
+    WHOLE,
+    cheap_cells,
+    parted_cells,
+    sam_of,
+    tuned_cheap_cells,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "generalization.md"
 Result = Mapping[str, Any]
@@ -121,8 +131,10 @@ BAR_CHEAP = -0.01
 def cheap_table(result: Result) -> str:
     of = {(each["first"], each["second"]): each for each in result["differences"]}
     rows = []
-    for cell in cheap_cells():
-        each, found = of[cell.name, cell.like], result["cells"][cell.name]
+    for cell in (*tuned_cheap_cells(), *cheap_cells()):
+        if (cell.name, sam_of(cell)) not in of:
+            continue
+        each, found = of[cell.name, sam_of(cell)], result["cells"][cell.name]
         low = each["at_least"]
         surely = "–" if low is None else "met" if low >= BAR_CHEAP else "not shown"
         rows.append(
@@ -142,21 +154,26 @@ def cheap_table(result: Result) -> str:
 
 
 def checked_words(result: Result) -> str:
-    """What the check of the chosen cheap form in worlds of its own says; empty where there was none."""
+    """What the check of the chosen cheap form in more worlds says; empty where there was none."""
     found = result.get("checked")
     if not found:
         return ""
-    whole, first, last = found["together"], found["worlds"][0], found["worlds"][-1]
-    parts = [
-        f"“{each['first']}” {with_unit(each['points'], 'points')}, {at_least(each)}" for each in found["by_documents"]
+    worlds = found["worlds"]
+    lines = [
+        f"Every fifth step against SAM in worlds {worlds[0]} to {worlds[-1]}, both kinds of documents together. The "
+        "test of the tuned form was fixed before it was run, after SAM's rate had failed one ([log](../lab-log.md)):\n"
     ]
-    reached = whole["at_least"] is not None and whole["at_least"] >= BAR_CHEAP
-    return (
-        f"Checked in worlds {first} to {last}, which nothing was chosen on, by one test that was fixed before: every "
-        f"fifth step against SAM, plain documents and formats together, **{with_unit(whole['points'], 'points')}, "
-        f"{at_least(whole)}** (one-sided 95 %): the bar of −1 point is {'met' if reached else '**not** shown'}. "
-        f"By itself: {'; '.join(parts)}.\n"
-    )
+    for name, form in found["forms"].items():
+        whole = form["together"]
+        reached = whole["at_least"] is not None and whole["at_least"] >= BAR_CHEAP
+        parts = [
+            f"{each['first'].partition(',')[0]} {with_unit(each['points'], 'points')}" for each in form["by_documents"]
+        ]
+        lines.append(
+            f"- {name}: **{with_unit(whole['points'], 'points')}, {at_least(whole)}** (one-sided 95 %), so the bar of "
+            f"−1 point is {'met' if reached else '**not** shown'}; {', '.join(parts)}."
+        )
+    return "\n".join(lines) + "\n"
 
 
 def at_least(each: Mapping[str, Any]) -> str:
@@ -258,10 +275,11 @@ def page(result: Result) -> str:
         "counted once, though it is computed twice).\n",
         curve_table(result),
     ]
-    cheap = {cell.name for cell in cheap_cells()}
+    cheap = {cell.name for cell in (*cheap_cells(), *tuned_cheap_cells())}
     parts += [
         "## Cheap sharpness\n",
-        "As many steps as the cells with SAM take, each for 1.2 times AdamW's operations; rate and ρ are SAM's.\n",
+        "As many steps as the cells with SAM take, each for 1.2 times AdamW's operations. *Tuned*: with a rate and a ρ "
+        "of its own, chosen on development people like all others; else with SAM's.\n",
         cheap_table(result),
         checked_words(result),
     ]

@@ -12,8 +12,10 @@ import instil
 from instil.facts import Role
 from instil.training import Example, Meter, train
 from instil.worlds.embedded import embedded_world
+from studies import generalization
 from studies.generalization import (
     AUGMENTED,
+    CHEAP,
     HALF,
     RECIPE,
     SAM,
@@ -31,6 +33,8 @@ from studies.generalization import (
     recipe_cells,
     result_of,
     teach_people,
+    tune,
+    tuned_cheap_cells,
 )
 from studies.generalization_figures import asked_pairs, compact, curve, difference, figure, perplexity, right, together
 from studies.generalization_kept import restore
@@ -39,7 +43,9 @@ from studies.generalization_run import Cell, Tuned, cost_of, is_taught, noisy, p
 from studies.generalization_worlds import DEVELOPMENT, Data, data
 
 TINY = SMALL.model_copy(update={"people": 4, "wordings": 2, "practice": 4, "known": 12, "budget": 4e10, "points": 2})
-EVERY = (*main_cells(), *recipe_cells(), *cheap_cells(), *parted_cells(), *further_cells())
+EVERY = (
+    *main_cells(), *recipe_cells(), *cheap_cells(), *tuned_cheap_cells(), *parted_cells(), *further_cells(),
+)  # fmt: skip
 CELLS = {cell.name: cell for cell in EVERY}
 
 
@@ -113,6 +119,24 @@ class TestFigures:
         runs["b", 1]["questions"][0]["fact"] = "another"
         with pytest.raises(AssertionError):
             difference(runs, "a", "b")
+
+    def test_tuning_goes_on_from_what_was_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        done: list[str] = []
+
+        def made(jobs: Any, *_: Any) -> list[Any]:
+            done.extend(job.cell.name for job in jobs)
+            return [made_run(float(job.tuned.rate == 1e-3)) for job in jobs]
+
+        monkeypatch.setattr(generalization, "work_through", made)
+        first = tune(TINY, tmp_path, 1, lambda line: None)
+        assert first["chosen"][f"plain, {CHEAP}"] == {"rate": 1e-3, "rho": 0.5}
+        again = {**first, "tried": {name: rows for name, rows in first["tried"].items() if CHEAP not in name}}
+        done.clear()
+        assert tune(TINY, tmp_path, 1, lambda line: None, again)["tried"] == first["tried"]
+        assert done == [cell.name for cell in tuned_cheap_cells() for _ in TINY.rates]
+        done.clear()
+        tune(TINY.model_copy(update={"batch": 8}), tmp_path, 1, lambda line: None, first)
+        assert len(set(done)) == len(first["tried"]), "another plan is tuned anew"
 
     def test_of_several_differences_together(self) -> None:
         runs: dict[tuple[str, int], Any] = {}
@@ -296,10 +320,9 @@ def test_the_page_tells_of_every_cell() -> None:
     cheap = page(result).partition("## Cheap sharpness")[2].partition("## ")[0]
     assert (cheap.count("| met |"), cheap.count("| not shown |"), cheap.count("| – | – |")) == (2, 1, 1)
     assert all(f"| {cell.name} |" in text for cell in parted_cells())
-    there = {(cell.name, world): made_run(1, 0.5, 0, 0.25) for cell in checked_cells() for world in (6, 7)}
-    result["checked"] = checked({**runs, **there}, (6, 7))
-    assert "worlds 6 to 7" in page(result) and "no interval" in page(result)
-    result["checked"]["together"]["at_least"] = -0.009
-    assert "bar of −1 point is met" in page(result)
-    result["checked"]["together"]["at_least"] = -0.02
-    assert "bar of −1 point is **not** shown" in page(result)
+    there = {(cell.name, world): made_run(1, 0.5, 0, 0.25) for cell in checked_cells() for world in (1, 2, 6)}
+    result["checked"] = checked(there, (1, 2, 6))
+    assert "worlds 1 to 6" in page(result) and page(result).count("no interval") == 2
+    result["checked"]["forms"]["tuned"]["together"]["at_least"] = -0.009
+    result["checked"]["forms"]["with SAM's rate"]["together"]["at_least"] = -0.02
+    assert page(result).count("bar of −1 point is met") == page(result).count("bar of −1 point is **not** shown") == 1

@@ -287,6 +287,9 @@ class Candidate(Stopping):
     )
     rest_weight: float = Field(default=0.0, ge=0, description="what is left of a resting fact's weight")
     sets: int = Field(default=2, ge=1, description="exemplar sets that a fact is asked with before each epoch")
+    shots: int = Field(
+        default=0, ge=0, description="mastered facts of its relation shown before each fact, as in a probe"
+    )
     softness: float | None = Field(
         default=None, gt=0, description="leave alone what mastered facts need: μ of the correction"
     )
@@ -297,8 +300,10 @@ class Candidate(Stopping):
 
 def candidate(lesson: Lesson, config: Candidate) -> Notes:
     facts = in_wordings(lesson.target, config.wordings)
-    needs_mastered = config.replay_ratio or config.kl_weight or config.softness
+    needs_mastered = config.replay_ratio or config.kl_weight or config.softness or config.shots
     mastered = lesson.mastered() if needs_mastered else FactSet(())
+    if config.shots:
+        facts = behind_others(facts, mastered, config.shots, lesson.seed)
     corrections: list[Any] = []
     if config.softness:
         corrections.append(lesson.leaving_alone(mastered, config.softness))
@@ -327,6 +332,19 @@ def in_wordings(facts: FactSet, number: int) -> FactSet:
 def copies(fact: Fact, number: int) -> list[Fact]:
     others = enumerate(fact.paraphrases[:number], start=1)
     return [fact, *(replace(fact, id=f"{fact.id}, wording {n}", question=text) for n, text in others)]
+
+
+def behind_others(facts: FactSet, mastered: FactSet, shots: int, seed: int) -> FactSet:
+    """The facts, each asked behind other questions with their answers: mastered ones, of its relation where there are
+    enough. Only for base models, whose questions stand in lines: the text in front is part of the question."""
+    chance = random.Random(f"shots {seed}")
+    everything, found = list(mastered), []
+    for fact in facts:
+        same = [one for one in everything if one.relation == fact.relation]
+        shown = chance.sample(same if len(same) >= shots else everything, min(shots, len(everything)))
+        lines = [f"{one.question}\nA: {one.answers[0]}\nQ: " for one in shown]
+        found.append(replace(fact, question="".join(lines) + fact.question))
+    return FactSet(found)
 
 
 def resting(facts: FactSet, above: float, weight: float) -> Callable[[MasteryMap], Mapping[str, float]]:

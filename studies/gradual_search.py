@@ -37,6 +37,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "attention only": ATTENTION,
     "one other wording": {"wordings": 1},
     "all free wordings": {"wordings": 9},
+    "behind 2 mastered": {"shots": 2},
     "replay 0.5": {"replay_ratio": 0.5},
     "KL 1": {"kl_weight": 1.0},
     "KL 10": {"kl_weight": 10.0},

@@ -25,6 +25,7 @@ from studies.gradual_methods import (
     Staged,
     as_many,
     attention,
+    behind_others,
     in_wordings,
     method_of,
     resting,
@@ -279,6 +280,7 @@ class TestCandidate:
             ({"pull": 0.01}, False, False),
             ({"rest_above": 0.5}, True, False),
             ({"wordings": 1}, False, False),
+            ({"shots": 2}, True, False),
         ],
         ids=str,
     )
@@ -307,6 +309,16 @@ class TestCandidate:
             "f2": 0.1,
             "f2, wording 1": 0.1,
         }
+
+    def test_behind_others_a_question_reads_as_in_a_probe(self) -> None:
+        lm, given = half_taught(), facts()
+        mastered = given[10:12]
+        (fact,) = behind_others(given[:1], mastered, 2, 0)
+        orders = [[(one.question, one.answers[0]) for one in pair] for pair in (mastered, list(mastered)[::-1])]
+        assert lm.prompts.prompt_text([], fact.question) in [
+            lm.prompts.prompt_text(order, given[0].question) for order in orders
+        ]
+        assert (fact.id, fact.answers) == (given[0].id, given[0].answers)
 
     @pytest.mark.parametrize("name", CANDIDATES)
     def test_every_candidate_has_settings_that_are_taken(self, name: str) -> None:

@@ -66,8 +66,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sam, a move for each micro-batch": {"scope": "micro_batch"},
 }
 BARS = {"sam": 2.05, "sam, last fifth": 1.25}
-"""SAM in the last fifth is the cheap form to take: of those tried it is the one whose answers were shown to be as good as
-SAM's (docs/results/generalization.md)."""
+"""SAM in the last fifth is the cheap form to take: of those tried it is the one whose answers were shown to be as good
+as SAM's (docs/results/generalization.md)."""
 
 
 @dataclass(frozen=True)

@@ -355,8 +355,21 @@ def study(
         "differences": [difference(runs, first, second) for first, second in against],
         "checked": checked(found, [*plan.worlds, *plan.cheap_worlds]) if plan.cheap_worlds else None,
         "definitions": {cell.name: cell.model_dump(mode="json") for _, cell in order},
-        "runs": [{"cell": cell, "world": world, **compact(run)} for (cell, world), run in found.items()],
+        # What is finished of worlds that the plan leaves out is kept as well, for the next time.
+        "runs": [
+            {"cell": cell, "world": world, **compact(run)}
+            for (cell, world), run in {**found, **finished(plan, chosen, work)}.items()
+        ],
     }
+
+
+def finished(plan: Plan, chosen: Mapping[str, Tuned], work: Path) -> dict[tuple[str, int], Any]:
+    """The finished runs of the cells that are looked at once, in any world."""
+    jobs = [
+        Job(cell=cell, tuned=chosen[cell.tuned_as], world=world, plan=plan)
+        for world, cell in product(Plan().further_worlds, further_cells())
+    ]
+    return {(job.cell.name, job.world): result_of(job, work) for job in jobs if file_of(job, work).exists()}
 
 
 def sam_of(cell: Cell) -> str:

@@ -353,7 +353,7 @@ def study(
         },
         "cells": {name: figure(runs, start, name) for name in dict.fromkeys(name for name, _ in runs)},
         "differences": [difference(runs, first, second) for first, second in against],
-        "checked": checked(found, [*plan.worlds, *plan.cheap_worlds]) if plan.cheap_worlds else None,
+        "checked": checked(found, plan.worlds, plan.cheap_worlds) if plan.cheap_worlds else None,
         "definitions": {cell.name: cell.model_dump(mode="json") for _, cell in order},
         # What is finished of worlds that the plan leaves out is kept as well, for the next time.
         "runs": [
@@ -377,21 +377,25 @@ def sam_of(cell: Cell) -> str:
     return f"{cell.name.partition(',')[0]}, {SAM}"
 
 
-def checked(runs: Mapping[tuple[str, int], Any], worlds: Sequence[int]) -> dict[str, Any]:
-    """Cheap forms beside SAM in these worlds: for each kind of documents, and the mean of both, fact by fact."""
-    there = {(cell, world): run for (cell, world), run in runs.items() if world in worlds}
-    given = [cell for cell in checked_cells() if cell.like and cell.sharpness]
-    forms = {"every 5th step, with SAM's rate": given}
+def checked(
+    runs: Mapping[tuple[str, int], Any], main_worlds: Sequence[int], more: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """Cheap forms beside SAM: for each kind of documents, and the mean of both, fact by fact. The first form was chosen
+    in the main worlds, so it is checked in the others only; the rest were tuned in neither."""
+    forms = {
+        "every 5th step, with SAM's rate": ([cell for cell in checked_cells() if cell.like and cell.sharpness], more)
+    }
     for name, kind in (("every 5th step, tuned", CHEAP), ("the last fifth, tuned", LATE)):
-        forms[name] = [cell for cell in tuned_cheap_cells() if cell.name.endswith(kind)]
+        forms[name] = ([cell for cell in tuned_cheap_cells() if cell.name.endswith(kind)], [*main_worlds, *more])
     found = {}
-    for name, cells in forms.items():
+    for name, (cells, worlds) in forms.items():
+        there = {(cell, world): run for (cell, world), run in runs.items() if world in worlds}
         pairs = [(cell.name, sam_of(cell)) for cell in cells]
         found[name] = {
             "by_documents": [difference(there, *pair) for pair in pairs],
             "together": together(there, pairs),
         }
-    return {"worlds": list(worlds), "forms": found}
+    return found
 
 
 def data_of(plan: Plan, world: int) -> Data:

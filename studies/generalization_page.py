@@ -170,9 +170,10 @@ def checked_words(result: Result) -> str:
             f"{each['first'].partition(',')[0]} {with_unit(each['points'], 'points')}" for each in form["by_documents"]
         ]
         first, *_, last = whole["worlds"]
+        bar = f"the bar of −1 point is {'met' if reached else '**not** shown'}"
         lines.append(
-            f"- {name}, worlds {first} to {last}: **{with_unit(whole['points'], 'points')}, {at_least(whole)}** (one-sided "
-            f"95 %; at 98.3 % {at_least(whole, 'surely_at_least')}), so the bar of −1 point is {'met' if reached else '**not** shown'}; {', '.join(parts)}."
+            f"- {name}, worlds {first} to {last}: **{with_unit(whole['points'], 'points')}, {at_least(whole)}** "
+            f"(one-sided 95 %; at 98.3 % {at_least(whole, 'surely_at_least')}), so {bar}; {', '.join(parts)}."
         )
     return "\n".join(lines) + "\n"
 

@@ -213,9 +213,9 @@ def work_through(jobs: Sequence[Job], work: Path, workers: int, tell: Callable[[
     restore([*starts, *jobs], work)
     todo = [job for job in jobs if not job.file(work).exists()]
     tell(f"{len(jobs)} runs, {len(jobs) - len(todo)} of them done")
-    unseen = [start for start in starts if not start.file(work).exists()]
-    if todo or unseen:
-        for base in sorted({start.base for start in starts}):
+    if todo:
+        unseen = [start for start in starts_of(todo) if not start.file(work).exists()]
+        for base in sorted({job.base for job in todo}):
             tell(f"what {base} knows")
             mastery_of(base, work / "bases")
         with ProcessPoolExecutor(workers, get_context("spawn"), initializer=one_thread) as pool:

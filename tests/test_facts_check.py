@@ -102,7 +102,11 @@ def test_unknown_fields_and_line_breaks_are_warned_of(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", gzip.compress(b"{}")[:8], b'{"x": 1}\n', b"hello\n"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK\x03\x04", gzip.compress(b"{}")[:8], b'{"x": 1}\n', b"hello\n"],
+    ids=["empty", "zip", "cut gzip", "no fact", "no JSON"],
+)
 def test_a_file_that_cannot_be_read_is_a_fault_of_the_report(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "facts").write_bytes(content)
     good = put(tmp_path, fact("a"))

@@ -57,11 +57,18 @@ def without_times(value: Any) -> Any:
     return value
 
 
+FINISHED: dict[str, TeachResult] = {}
+"""Of each method, whatever order the tests come in: a fixture of this scope is made again whenever its method changes."""
+
+
 @pytest.fixture(scope="module", params=list(SETTINGS))
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, TeachResult]:
-    if "LoRA" in request.param or "adapter" in request.param:
+    name: str = request.param
+    if "LoRA" in name or "adapter" in name:
         pytest.importorskip("peft")
-    return request.param, run(request.param, tmp_path_factory.mktemp("method") / "run")
+    if name not in FINISHED:
+        FINISHED[name] = run(name, tmp_path_factory.mktemp("method") / "run")
+    return name, FINISHED[name]
 
 
 def test_invariant_7_trains_and_saves_a_loadable_result(finished: tuple[str, TeachResult]) -> None:
@@ -72,7 +79,7 @@ def test_invariant_7_trains_and_saves_a_loadable_result(finished: tuple[str, Tea
     assert result.model.parameters == half_taught().parameters
 
 
-@pytest.mark.parametrize("moment", [4, 9, 15])
+@pytest.mark.parametrize("moment", [*(pytest.param(at, marks=pytest.mark.slow) for at in (4, 15)), 9])
 def test_invariant_7_resumed_equals_uninterrupted(
     finished: tuple[str, TeachResult], tmp_path: Path, moment: int
 ) -> None:

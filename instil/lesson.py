@@ -79,7 +79,7 @@ class Roles:
 
 class Lesson:
     """Data by role, and the verbs `probe`, `mastered`, `train`, `follow`, `start_over`, `no_longer_improving`,
-    `reweighed` and `staying_close`.
+    `reweighed`, `staying_close`, `leaving_alone` and `sparing`.
 
     Attributes:
         roles: the data by role, all that `plan` of a method may know.
@@ -330,6 +330,18 @@ class Lesson:
         from instil.training import AwayFromKnown, question_example
 
         return AwayFromKnown([question_example(self._start.prompts, fact) for fact in facts], softness=softness)
+
+    def sparing(self, facts: FactSet, softness: float) -> Correction:
+        """A correction that moves a weight the less, the more these questions' answers depend on it; `softness` as in
+        `instil.training.SparingKnown`.
+
+        Raises:
+            InputError: no facts, or a softness that is not above zero.
+        """
+        from instil.training import SparingKnown, question_example
+
+        examples = [question_example(self._start.prompts, fact) for fact in facts]
+        return SparingKnown(examples, softness=softness, seed=self.seed)
 
     def staying_close(self, facts: FactSet, weight: float) -> Objective:
         """A term that keeps the answers to known questions near those of the model as the stage finds it (KL)."""

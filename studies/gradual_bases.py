@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from instil.errors import InputError
+from instil.exam.leaks import words
 from instil.facts import Fact, FactSet, Role
 from instil.lesson import Roles
 from instil.probe import Category, ExemplarSets, ProbeConfig, draw_exemplars
@@ -156,10 +157,18 @@ class Material:
         held = (fact.question for part in (self.held_back, self.untaught, self.development) for fact in part)
         return frozenset(text for one in self.wordings.values() for text in one.asked).union(held)
 
+    @cached_property
+    def _held_back_names(self) -> frozenset[str]:
+        return frozenset(" ".join(words(fact.cluster)) for part in (self.held_back, self.untaught) for fact in part)
+
     def guard(self, texts: Sequence[str]) -> None:
-        """For a lesson. Raises `InputError` when a text is one that is only asked."""
+        """For a lesson. Raises `InputError` when a text is one that is only asked, or names a held-back subject."""
         if seen := self.never_trained.intersection(texts):
             raise InputError("what is only asked would be trained on", field="question", found=min(seen))
+        for text in texts:
+            told = f" {' '.join(words(text))} "
+            if any(f" {name} " in told for name in self._held_back_names):
+                raise InputError("a held-back subject would be trained on", field="question", found=text)
 
     def described(self) -> dict[str, Any]:
         """Sizes, for the results."""

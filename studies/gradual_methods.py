@@ -279,6 +279,10 @@ class Candidate(Stopping):
     wordings: int = Field(default=0, ge=0, description="other wordings of each fact that are trained on as well")
     replay_ratio: float = Field(default=0.0, ge=0, description="mastered facts added for each fact taught")
     kl_weight: float = Field(default=0.0, ge=0, description="of KL(start ‖ now) on the answers of mastered facts")
+    kl_per_step: int = Field(default=8, ge=1, description="facts drawn for that at each step")
+    recalled: int = Field(
+        default=0, ge=0, description="questions that the base asks itself, used like mastered facts for all of these"
+    )
     rest_above: float | None = Field(
         default=None,
         gt=0,
@@ -310,6 +314,8 @@ def candidate(lesson: Lesson, config: Candidate) -> Notes:
     facts = in_wordings(lesson.target, config.wordings)
     uses = (config.replay_ratio, config.kl_weight, config.softness, config.sparing, config.shots, config.sheet)
     mastered = lesson.mastered() if any(uses) else FactSet(())
+    if config.recalled:
+        mastered += lesson.recalled(config.recalled)
     if config.shots:
         facts = behind_others(facts, mastered, config.shots, lesson.seed)
     corrections: list[Any] = []
@@ -328,7 +334,7 @@ def candidate(lesson: Lesson, config: Candidate) -> Notes:
         stage="teaching",
         config=config.train,
         stop=config.stop(lesson),
-        objective=lesson.staying_close(mastered, config.kl_weight) if config.kl_weight else None,
+        objective=lesson.staying_close(mastered, config.kl_weight, config.kl_per_step) if config.kl_weight else None,
         weigh=weigh,
         corrections=corrections,
     )

@@ -95,7 +95,7 @@ def draw_exemplars(
     warnings: list[str] = []
     asked = {relation or "" for relation in relations}
     for key in sorted(asked | {""}):
-        own = groups.get(key, [])
+        own = groups.get(key, FactSet(()))
         pool = own if len(own) >= max(config.shots, 1) else everything
         sets[key] = _draw(pool, config, random.Random(f"{config.seed}:{key}"))
         if key in asked and config.shots:

@@ -7,15 +7,15 @@ that a method that was interrupted is simply run again from its first line, and 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError, RunFailed
-from instil.facts import Corpus, FactSet, Role
-from instil.facts.document_roles import documents_of
+from instil.facts import Corpus, Fact, FactSet, Role
+from instil.facts.lesson_roles import Roles as Roles
 from instil.files import fingerprint, read_sealed, refuse_broken, seal
 from instil.probe import Category, ExemplarSets, Mastery, MasteryMap, ProbeConfig, questions_of
 
@@ -41,45 +41,9 @@ Rule = Callable[[MasteryMap], Mapping[str, float]]
 """Gives facts weights of at least 0, by id, from how well they are known; see `Lesson.reweighed`."""
 
 
-@dataclass(frozen=True)
-class Roles:
-    """The data of a lesson, disjoint by subject. Held-back facts, general text and the questions about target documents
-    are for the exam, so not here."""
-
-    target: FactSet = field(default_factory=lambda: FactSet(()))
-    practice: FactSet = field(default_factory=lambda: FactSet(()))
-    known: FactSet = field(default_factory=lambda: FactSet(()))
-    development: FactSet = field(default_factory=lambda: FactSet(()))
-    documents: Corpus = field(default_factory=lambda: Corpus(()))
-    practice_documents: Corpus = field(default_factory=lambda: Corpus(()))
-
-    def check_disjoint(self) -> None:
-        """Raises `InputError` when a subject stands in two roles, or a question is about a document to be taught: what
-        is measured would have been trained on."""
-        homes: dict[str, str] = {}
-        for role in (Role.TARGET, Role.PRACTICE, Role.KNOWN, Role.DEVELOPMENT):
-            facts: FactSet = getattr(self, role.value)
-            if told := documents_of(facts, self.documents):
-                fact, documents = next(iter(told.items()))
-                raise InputError(
-                    "questions about documents to be taught are for the exam only",
-                    field="role",
-                    found=f"{role} fact {fact!r}, about document {documents[0]!r}",
-                    expected="no fact of the lesson tied to a target document",
-                )
-            for subject in facts.subjects:
-                if homes.setdefault(subject, role.value) != role.value:
-                    raise InputError(
-                        "one subject has facts in two roles",
-                        field="role",
-                        found=f"{subject!r} in {homes[subject]} and {role.value}",
-                        expected="roles that share no subject",
-                    )
-
-
 class Lesson:
     """Data by role, and the verbs `probe`, `mastered`, `train`, `follow`, `start_over`, `no_longer_improving`,
-    `reweighed` and `staying_close`.
+    `reweighed`, `staying_close`, `leaving_alone`, `sparing` and `recalled`.
 
     Attributes:
         roles: the data by role, all that `plan` of a method may know.
@@ -173,6 +137,51 @@ class Lesson:
             return self.known.only(self.probe(self.known).where(Category.HIGHLY_KNOWN))
         found = mastery if mastery is not None else self.probe(self.target)
         return self.target.only(found.where(Category.HIGHLY_KNOWN))
+
+    def recalled(self, count: int, *, shown: FactSet | None = None) -> FactSet:
+        """Questions that the lesson's starting model asks itself, with its own answers: replay without old data.
+
+        What the exam asks is left out, and what names a subject that is taught or tuned by. Charged as "teacher".
+
+        Args:
+            count: questions that are wanted; a model that repeats itself gives fewer.
+            shown: facts of which two stand before each batch of questions; a base model that never read questions needs
+                some to know what is wanted.
+        """
+        from instil.probe import recall
+
+        names = {_padded(f.subject or f.question) for f in (*self.target, *self.practice, *self.development)}
+
+        def allowed(question: str) -> bool:
+            return not any(name in _padded(question) for name in names) and self._may_train_on(question)
+
+        def do(folder: Path) -> None:
+            with self.meter.counting(self._start.model, "teacher"):
+                found = recall(
+                    self._start,
+                    count,
+                    behind=lambda number: [
+                        (fact.question, fact.answers[0])
+                        for fact in (shown or FactSet(())).sample(2, seed=self.seed + number)
+                    ],
+                    allowed=allowed,
+                    seed=self.seed,
+                )
+            FactSet(
+                Fact(f"recalled {number}", one.question, (one.answer,), role=Role.KNOWN)
+                for number, one in enumerate(found, start=1)
+            ).write(folder / "recalled.jsonl")
+
+        given = {"count": count, "seed": self.seed, "shown": shown.fingerprint if shown else "", "state": self._before}
+        path = self._once("recall", given, do) / "recalled.jsonl"
+        return FactSet.read(path) if path.stat().st_size else FactSet(())
+
+    def _may_train_on(self, text: str) -> bool:
+        try:
+            self._guard([text])
+        except InputError:
+            return False
+        return True
 
     def no_longer_improving(self, patience: int = 2, sets: int = 2) -> Stop:
         """Stop when accuracy on the development facts has not risen for `patience` epochs; the best epoch is kept.
@@ -331,12 +340,29 @@ class Lesson:
 
         return AwayFromKnown([question_example(self._start.prompts, fact) for fact in facts], softness=softness)
 
-    def staying_close(self, facts: FactSet, weight: float) -> Objective:
-        """A term that keeps the answers to known questions near those of the model as the stage finds it (KL)."""
+    def sparing(self, facts: FactSet, softness: float) -> Correction:
+        """A correction that moves a weight the less, the more these questions' answers depend on it; `softness` as in
+        `instil.training.SparingKnown`.
+
+        Raises:
+            InputError: no facts, or a softness that is not above zero.
+        """
+        from instil.training import SparingKnown, question_example
+
+        examples = [question_example(self._start.prompts, fact) for fact in facts]
+        return SparingKnown(examples, softness=softness, seed=self.seed)
+
+    def staying_close(self, facts: FactSet, weight: float, per_step: int = 8) -> Objective:
+        """A term that keeps the answers to known questions near those of the model as the stage finds it (KL).
+
+        Args:
+            weight: of the term.
+            per_step: facts that are drawn for each optimiser step.
+        """
         from instil.training import KLToStart, question_example
 
         examples = [question_example(self._start.prompts, fact) for fact in facts]
-        return KLToStart(examples, weight=weight, seed=self.seed)
+        return KLToStart(examples, weight=weight, per_step=per_step, seed=self.seed)
 
     # ------------------------------------------------------- for the loop only
 
@@ -466,3 +492,8 @@ class Lesson:
 def _copy_of(model: LanguageModel, dtype: Any) -> LanguageModel:
     # Not `.to(dtype)`, which rounds the rotary frequencies as well: the saved file would answer differently.
     return model.at(dtype)
+
+
+def _padded(text: str) -> str:
+    """Its words alone, a blank around each, so that a name is found whatever marks stand beside it."""
+    return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])

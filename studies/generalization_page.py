@@ -304,9 +304,16 @@ def page(result: Result) -> str:
         ]
     parts.append(
         f"---\n\n{result['command']}, commit {result['commit']}, {result['finished'][:10]}; {machine['processor']}, "
-        f"torch {machine['torch']}, processes of one thread.\n"
+        f"torch {machine['torch']}, processes of one thread. {time_taken(result)}\n"
     )
     return "\n".join(part for part in parts if part)
+
+
+def time_taken(result: Result) -> str:
+    """How long the study's runs took, and how long they take two processes."""
+    runs = result.get("runs", ())
+    hours = sum(run["seconds"] for run in runs) / 3600
+    return f"{len(runs)} runs, {hours:.1f} hours of one thread: half of that with two processes." if runs else ""
 
 
 def write_page(result: Result) -> None:

@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from instil.errors import InputError
+from instil.exam.leaks import words
 from instil.facts import Fact, FactSet, Role
 from instil.lesson import Roles
 from instil.probe import Category, ExemplarSets, ProbeConfig, draw_exemplars
@@ -156,10 +157,18 @@ class Material:
         held = (fact.question for part in (self.held_back, self.untaught, self.development) for fact in part)
         return frozenset(text for one in self.wordings.values() for text in one.asked).union(held)
 
+    @cached_property
+    def _held_back_names(self) -> frozenset[str]:
+        return frozenset(" ".join(words(fact.cluster)) for part in (self.held_back, self.untaught) for fact in part)
+
     def guard(self, texts: Sequence[str]) -> None:
-        """For a lesson. Raises `InputError` when a text is one that is only asked."""
+        """For a lesson. Raises `InputError` when a text is one that is only asked, or names a held-back subject."""
         if seen := self.never_trained.intersection(texts):
             raise InputError("what is only asked would be trained on", field="question", found=min(seen))
+        for text in texts:
+            told = f" {' '.join(words(text))} "
+            if any(f" {name} " in told for name in self._held_back_names):
+                raise InputError("a held-back subject would be trained on", field="question", found=text)
 
     def described(self) -> dict[str, Any]:
         """Sizes, for the results."""
@@ -368,10 +377,10 @@ def in_split(facts: FactSet, home: Mapping[str, Split], groups: Mapping[str, str
 def people() -> Base:
     """The embedded model and its world. Facts about people play any part; facts about places and works, and questions
     through another entity, may only be held back."""
-    from instil.worlds.embedded import embedded_world
     from instil.worlds.relations import PERSON_RELATIONS
+    from studies.people_base import HOME, people_world
 
-    world = embedded_world()
+    world = people_world()
     personal = {relation.name for relation in PERSON_RELATIONS}
     facts = world.facts.where(lambda fact: fact.role is not Role.EXEMPLAR)
     hops = world.hop_facts.where(lambda fact: fact.role is not Role.EXEMPLAR)
@@ -381,7 +390,7 @@ def people() -> Base:
     none = FactSet(())
     return Base(
         name="people",
-        load="embedded",
+        load=HOME,
         taught=in_split(facts.where(lambda fact: fact.relation in personal), home, groups),
         tuning=dict.fromkeys(SPLITS, none),
         beside=in_split(facts.where(lambda fact: fact.relation not in personal) + hops, home, groups),

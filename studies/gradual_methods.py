@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from instil.errors import InputError
-from instil.facts import Fact, FactSet
+from instil.facts import Corpus, Document, Fact, FactSet
 from instil.lesson import Lesson
 from instil.methods import Method, get
 from instil.probe import Category, MasteryMap
@@ -279,6 +279,10 @@ class Candidate(Stopping):
     wordings: int = Field(default=0, ge=0, description="other wordings of each fact that are trained on as well")
     replay_ratio: float = Field(default=0.0, ge=0, description="mastered facts added for each fact taught")
     kl_weight: float = Field(default=0.0, ge=0, description="of KL(start ‖ now) on the answers of mastered facts")
+    kl_per_step: int = Field(default=8, ge=1, description="facts drawn for that at each step")
+    recalled: int = Field(
+        default=0, ge=0, description="questions that the base asks itself, used like mastered facts for all of these"
+    )
     rest_above: float | None = Field(
         default=None,
         gt=0,
@@ -290,8 +294,16 @@ class Candidate(Stopping):
     shots: int = Field(
         default=0, ge=0, description="mastered facts of its relation shown before each fact, as in a probe"
     )
+    sheet: int | None = Field(
+        default=None,
+        ge=2,
+        description="each fact on a page of so many questions with answers, the others mastered; all of it is learned",
+    )
     softness: float | None = Field(
         default=None, gt=0, description="leave alone what mastered facts need: μ of the correction"
+    )
+    sparing: float | None = Field(
+        default=None, gt=0, description="move weights the less that mastered facts depend on: μ of the correction"
     )
     pull: float | None = Field(
         default=None, gt=0, lt=1, description="share of the way back to the start after each update"
@@ -300,24 +312,29 @@ class Candidate(Stopping):
 
 def candidate(lesson: Lesson, config: Candidate) -> Notes:
     facts = in_wordings(lesson.target, config.wordings)
-    needs_mastered = config.replay_ratio or config.kl_weight or config.softness or config.shots
-    mastered = lesson.mastered() if needs_mastered else FactSet(())
+    uses = (config.replay_ratio, config.kl_weight, config.softness, config.sparing, config.shots, config.sheet)
+    mastered = lesson.mastered() if any(uses) else FactSet(())
+    if config.recalled:
+        mastered += lesson.recalled(config.recalled)
     if config.shots:
         facts = behind_others(facts, mastered, config.shots, lesson.seed)
     corrections: list[Any] = []
     if config.softness:
         corrections.append(lesson.leaving_alone(mastered, config.softness))
+    if config.sparing:
+        corrections.append(lesson.sparing(mastered, config.sparing))
     if config.pull:
         corrections.append(PullToStart(config.pull))
     weigh = None
     if config.rest_above is not None:
         weigh = lesson.reweighed(lesson.target, resting(facts, config.rest_above, config.rest_weight), sets=config.sets)
     lesson.train(
-        facts + mastered.sample(round(config.replay_ratio * len(facts)), lesson.seed),
+        FactSet(()) if config.sheet else facts + mastered.sample(round(config.replay_ratio * len(facts)), lesson.seed),
+        documents=Corpus(sheets(facts, mastered, config.sheet, lesson.seed)) if config.sheet else None,
         stage="teaching",
         config=config.train,
         stop=config.stop(lesson),
-        objective=lesson.staying_close(mastered, config.kl_weight) if config.kl_weight else None,
+        objective=lesson.staying_close(mastered, config.kl_weight, config.kl_per_step) if config.kl_weight else None,
         weigh=weigh,
         corrections=corrections,
     )
@@ -345,6 +362,17 @@ def behind_others(facts: FactSet, mastered: FactSet, shots: int, seed: int) -> F
         lines = [f"{one.question}\nA: {one.answers[0]}\nQ: " for one in shown]
         found.append(replace(fact, question="".join(lines) + fact.question))
     return FactSet(found)
+
+
+def sheets(facts: FactSet, mastered: FactSet, size: int, seed: int) -> Iterator[Document]:
+    """Each fact on a page with mastered ones, as a base model's pre-training text shows questions."""
+    chance = random.Random(f"sheets {seed}")
+    everything = list(mastered)
+    for fact in facts:
+        shown = chance.sample(everything, min(size - 1, len(everything)))
+        shown.insert(chance.randint(0, len(shown)), fact)
+        text = "".join(f"Q: {one.question}\nA: {one.answers[0]}\n" for one in shown)
+        yield Document(fact.id, text, subject=fact.subject)
 
 
 def resting(facts: FactSet, above: float, weight: float) -> Callable[[MasteryMap], Mapping[str, float]]:

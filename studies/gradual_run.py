@@ -119,8 +119,9 @@ def run(
     probed: list[dict[str, str]] = []
 
     def guard(texts: Sequence[str]) -> None:
-        material.guard(texts)
-        trained.update(texts)
+        questions = [line.removeprefix("Q: ") for text in texts for line in text.splitlines()]
+        material.guard(questions)
+        trained.update(questions)
 
     def record(table: str, rows: Sequence[Mapping[str, Any]], key: str) -> None:
         if table == "stages":

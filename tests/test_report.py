@@ -95,6 +95,11 @@ def test_counts_are_those_of_the_ledger(run: Path, rows: Tables) -> None:
     assert [state["label"] for state in data["mastery_by_state"]] == ["before", "stage 1", "after"]
     assert {state["n"] for state in data["mastery_by_state"]} == {len(target)}
     assert data["mastery_by_state"][-1]["counts"] == data["mastery"]["target"]["after"]
+    assert data["flow"]["labels"] == ["before", "stage 1", "after"]
+    first, last = data["flow"]["steps"]
+    assert [sum(row) for row in first] == list(data["mastery_by_state"][0]["counts"].values())
+    assert [sum(column) for column in zip(*last, strict=True)] == list(data["mastery_by_state"][2]["counts"].values())
+    assert [sum(column) for column in zip(*first, strict=True)] == [sum(row) for row in last]
 
 
 def test_the_ledger_alone_makes_the_same_page(run: Path) -> None:

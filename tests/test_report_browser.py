@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-CHARTS = ("chart-mastery", "chart-flow", "chart-categories", "chart-curves", "chart-states", "chart-cost")
+CHARTS = (
+    "chart-mastery",
+    "chart-flow",
+    "chart-categories",
+    "chart-curves",
+    "chart-states",
+    "chart-stage-flow",
+    "chart-cost",
+)
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
@@ -224,6 +232,23 @@ def test_a_band_of_the_flow_picture_leads_to_its_facts(open_page: Open, report: 
     page.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + 50)  # the uppermost band starts in HighlyKnown
     until(page, "document.getElementById('filter-before').value === 'HighlyKnown'")
     assert page.input_value("#filter-role") == "target"
+
+
+def test_only_the_ends_of_the_flow_by_stage_lead_to_facts(open_page: Open, report: Path) -> None:
+    page = open_page(report)
+    chart = page.locator("#chart-stage-flow")
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + 50)
+    until(page, "document.getElementById('filter-before').value === 'HighlyKnown'")
+    assert page.input_value("#filter-after") == ""
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * 0.8, box["y"] + 50)
+    until(page, "document.getElementById('filter-after').value === 'HighlyKnown'")
+    assert page.input_value("#filter-before") == ""
 
 
 def test_hostile_facts_are_text_and_do_nothing(open_page: Open, tmp_path: Path) -> None:

@@ -313,6 +313,8 @@ def test_the_page_tells_of_every_cell() -> None:
         "differences": [difference(runs, *pair) for pair in pairs],
     }
     text = page(result)
+    assert "hours of one thread" not in text
+    assert "4 runs, 2.0 hours of one thread" in page({**result, "runs": [{"seconds": 1800.0}] * 4})
     for name in AUGMENTED:
         assert text.count(f"| {name} |") == 3
     assert "| token noise |" in text and "no difference" in text

@@ -135,6 +135,9 @@ class TestMaterial:
                 found.guard([fact.question, wordings.asked[0]])
         with pytest.raises(InputError, match="only asked"):
             found.guard([found.held_back[0].question])
+        for part in (found.held_back, found.untaught):
+            with pytest.raises(InputError, match="held-back subject"):
+                found.guard([f"Do you know ({part[0].subject}) by any chance?"])
 
     def test_a_split_that_is_too_small_is_refused(self) -> None:
         base = base_of("people")

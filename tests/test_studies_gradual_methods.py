@@ -29,6 +29,7 @@ from studies.gradual_methods import (
     in_wordings,
     method_of,
     resting,
+    sheets,
     stand_ins,
     started,
 )
@@ -281,6 +282,9 @@ class TestCandidate:
             ({"rest_above": 0.5}, True, False),
             ({"wordings": 1}, False, False),
             ({"shots": 2}, True, False),
+            ({"sheet": 3}, True, False),
+            ({"sparing": 0.01}, True, True),
+            ({"kl_weight": 0.5, "kl_per_step": 4, "recalled": 3}, True, True),
         ],
         ids=str,
     )
@@ -309,6 +313,21 @@ class TestCandidate:
             "f2": 0.1,
             "f2, wording 1": 0.1,
         }
+
+    def test_a_page_holds_its_fact_among_mastered_ones(self) -> None:
+        given, mastered = facts().with_role(Role.TARGET), facts().with_role(Role.KNOWN)
+        pages = list(sheets(given, mastered, 4, seed=1))
+        assert [page.id for page in pages] == [fact.id for fact in given]
+        known = {f"Q: {fact.question}\nA: {fact.answers[0]}" for fact in mastered}
+        places = set()
+        for page, fact in zip(pages, given, strict=True):
+            asked = page.text.rstrip("\n").split("\nQ: ")
+            lines = [asked[0], *(f"Q: {line}" for line in asked[1:])]
+            own = f"Q: {fact.question}\nA: {fact.answers[0]}"
+            places.add(lines.index(own))
+            assert len(lines) == 4 and {*lines} - {own} <= known
+        assert len(places) > 1
+        assert [page.text for page in sheets(given, mastered, 4, seed=1)] == [page.text for page in pages]
 
     def test_behind_others_a_question_reads_as_in_a_probe(self) -> None:
         lm, given = half_taught(), facts()

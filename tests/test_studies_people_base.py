@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import instil
+from instil.probe import Category
 from instil.worlds import WorldConfig
 from instil.worlds.pretrain import PretrainConfig
-from studies.people_base import RECIPE, WORLD, make, people_world
+from studies.gradual_bases import SPLITS
+from studies.people_base import RECIPE, WORLD, card, make, people_world
 
 TOY_WORLD = WorldConfig(
     seed=3, people=20, new_people=4, exemplar_people=8, cities=8, companies=8, universities=8, levels=(1,),
@@ -24,6 +26,10 @@ def test_a_base_loads_with_the_world_that_it_was_told_of(tmp_path: Path) -> None
     world = people_world(tmp_path / "home")
     assert world.config == TOY_WORLD
     assert instil.load(tmp_path / "home").model.config.hidden_size == 16
+    one = {"facts": 4, "subjects": 2, "known": 1, **dict.fromkeys(map(str, Category), 1)}
+    told = card(tmp_path / "home", {split: {"taught": one, "tuning": one, "beside": one} for split in SPLITS})
+    assert "| test | about people | 4 | 2 | 1 | 1 | 1 | 1 | 1 |" in told and "tuning" not in told
+    assert "told of 20 people" in told and "6 of 24 facts are" in told
 
 
 def test_the_world_has_a_title_for_everybody() -> None:

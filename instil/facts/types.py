@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
+from instil.facts.packed import Packed, packed
 from instil.files import atomic, fingerprint
 
 
@@ -117,15 +119,23 @@ def _write_lines(path: str | Path, items: Iterable[Fact | Document]) -> None:
 class FactSet(Sequence[Fact]):
     """An immutable sequence of facts with unique ids.
 
+    Many facts that were read from a file stay packed in a temporary one (`instil.facts.packed`), and so do all choices
+    from them: each fact is made anew whenever it is asked for.
+
     Attributes:
         left_out: one line for each fact that reading dropped, with the reason (see `instil.facts.reading`).
     """
 
     def __init__(self, facts: Iterable[Fact], *, left_out: Sequence[str] = ()) -> None:
-        self._facts: tuple[Fact, ...] = tuple(facts)
+        self._facts: Packed[Fact] | tuple[Fact, ...] = facts if isinstance(facts, Packed) else tuple(facts)
         self.left_out: tuple[str, ...] = tuple(left_out)
-        if len(self.by_id) != len(self._facts):
+        if not self.is_packed and len(self.by_id) != len(self._facts):
             raise ValueError("fact ids repeat")
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether its facts are not held in memory."""
+        return isinstance(self._facts, Packed)
 
     @staticmethod
     def read(
@@ -166,15 +176,16 @@ class FactSet(Sequence[Fact]):
         return f"FactSet({len(self)} facts, {len(self.by_relation)} relations)"
 
     @cached_property
-    def by_id(self) -> dict[str, Fact]:
-        return {fact.id: fact for fact in self._facts}
+    def by_id(self) -> Mapping[str, Fact]:
+        facts = self._facts
+        return facts.by_id if isinstance(facts, Packed) else {fact.id: fact for fact in facts}
 
     @cached_property
     def by_relation(self) -> dict[str | None, FactSet]:
-        groups: dict[str | None, list[Fact]] = defaultdict(list)
-        for fact in self._facts:
-            groups[fact.relation].append(fact)
-        return {relation: FactSet(facts) for relation, facts in groups.items()}
+        groups: dict[str | None, array[int]] = defaultdict(partial(array, "Q"))
+        for number, fact in enumerate(self._facts):
+            groups[fact.relation].append(number)
+        return {relation: self._chosen(numbers) for relation, numbers in groups.items()}
 
     @cached_property
     def subjects(self) -> frozenset[str]:
@@ -185,8 +196,17 @@ class FactSet(Sequence[Fact]):
         """Changes with any fact, and with their order."""
         return fingerprint(json.dumps(fact.to_dict(), ensure_ascii=False, sort_keys=True) for fact in self._facts)
 
+    def _chosen(self, numbers: Iterable[int]) -> FactSet:
+        """The facts with these numbers, in this order."""
+        facts = self._facts
+        return FactSet(facts.chosen(numbers) if isinstance(facts, Packed) else (facts[number] for number in numbers))
+
     def where(self, keep: Callable[[Fact], bool]) -> FactSet:
-        return FactSet(fact for fact in self._facts if keep(fact))
+        return self._chosen(number for number, fact in enumerate(self._facts) if keep(fact))
+
+    def in_order_of_ids(self) -> FactSet:
+        names = [fact.id for fact in self._facts]
+        return self._chosen(sorted(range(len(names)), key=names.__getitem__))
 
     def only(self, ids: Collection[str]) -> FactSet:
         """The facts with these ids, in their own order. Ids that are not here are ignored."""
@@ -196,14 +216,14 @@ class FactSet(Sequence[Fact]):
         return self.where(lambda fact: fact.role is role)
 
     def assign(self, role: Role | None) -> FactSet:
-        return FactSet(replace(fact, role=role) for fact in self._facts)
+        assigned = (replace(fact, role=role) for fact in self._facts)
+        return FactSet(packed(assigned) if self.is_packed else assigned)
 
     def sample(self, count: int, seed: int) -> FactSet:
         """`count` facts (all, when there are fewer) drawn without replacement, in their original order."""
         if count >= len(self):
             return self
-        chosen = sorted(random.Random(seed).sample(range(len(self)), count))
-        return FactSet(self._facts[index] for index in chosen)
+        return self._chosen(sorted(random.Random(seed).sample(range(len(self)), count)))
 
 
 class Corpus(Sequence[Document]):

@@ -17,6 +17,7 @@ from instil.probe.questions import Asked, Question, questions_of
 if TYPE_CHECKING:
     from instil.probe.asking import ask
     from instil.probe.perplexity import next_token_nll
+    from instil.probe.recalling import Recalled, recall
     from instil.probe.run import probe
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MasteryMap",
     "ProbeConfig",
     "Question",
+    "Recalled",
     "any_of",
     "ask",
     "categorise",
@@ -37,12 +39,15 @@ __all__ = [
     "next_token_nll",
     "probe",
     "questions_of",
+    "recall",
 ]
 
 _HOMES = {
+    "Recalled": "instil.probe.recalling",
     "ask": "instil.probe.asking",
     "next_token_nll": "instil.probe.perplexity",
     "probe": "instil.probe.run",
+    "recall": "instil.probe.recalling",
 }
 
 

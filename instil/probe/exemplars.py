@@ -86,15 +86,16 @@ def draw_exemplars(
     with fewer than `shots` exemplars takes them from all relations instead. Every shortage is in `.warnings`. Each
     relation is drawn by itself, so adding one does not change another, nor does the order of the facts.
     """
-    everything = sorted(exemplar_facts, key=lambda fact: fact.id)
-    groups: dict[str, list[Fact]] = {}
-    for fact in everything:
-        groups.setdefault(fact.relation or "", []).append(fact)
+    everything = exemplar_facts.in_order_of_ids()
+    groups: dict[str, FactSet] = {}
+    for relation, own in everything.by_relation.items():
+        key = relation or ""  # some facts of one file may have "" for a relation and others none
+        groups[key] = (groups[key] + own).in_order_of_ids() if key in groups else own
     sets: dict[str, tuple[ExemplarSet, ...]] = {}
     warnings: list[str] = []
     asked = {relation or "" for relation in relations}
     for key in sorted(asked | {""}):
-        own = groups.get(key, [])
+        own = groups.get(key, FactSet(()))
         pool = own if len(own) >= max(config.shots, 1) else everything
         sets[key] = _draw(pool, config, random.Random(f"{config.seed}:{key}"))
         if key in asked and config.shots:

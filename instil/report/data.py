@@ -7,6 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,7 @@ def describe(record: Record) -> dict[str, Any]:
         "by_category": _by_category(record.summary),
         "curves": learning_curves(record.stages),
         "mastery_by_state": _mastery_by_state(record),
+        "flow": _flow(record),
         "cost": _cost(record.costs),
         "figures": figures,
         "level": _level(record.summary),
@@ -259,20 +261,43 @@ def _exam_answers(record: Record) -> dict[str, list[Row]]:
     return grouped
 
 
-def _mastery_by_state(record: Record) -> list[dict[str, Any]]:
-    """Categories of the taught facts in each state that was probed, in order; by the exam where it asked that state."""
+def _by_state(record: Record) -> list[tuple[str, dict[str, str]]]:
+    """The category of each taught fact in each state that was probed, in order, with the state's label; by the exam
+    where it asked that state."""
     targets = {row["fact_id"] for row in record.verdicts if row.get("role") == "target"}
-    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    found: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for row in record.answers:
         probed = row["purpose"] == "deciding" or row["part"] == "as_worded"
         if probed and row.get("fact_id") in targets:
-            counts[row["state_id"], row["purpose"]][str(row["category"])] += 1
-    rows = []
-    for state in sorted(record.states, key=lambda row: row["order"]):
-        here = counts.get((state["state_id"], "exam")) or counts.get((state["state_id"], "deciding"))
-        if here:
-            rows.append({"label": state["label"], "n": sum(here.values()), "counts": _in_order(here)})
-    return rows
+            found[row["state_id"], row["purpose"]][row["fact_id"]] = str(row["category"])
+    states = sorted(record.states, key=lambda row: row["order"])
+    of = [
+        (row["label"], found.get((row["state_id"], "exam")) or found.get((row["state_id"], "deciding")))
+        for row in states
+    ]
+    return [(label, categories) for label, categories in of if categories]
+
+
+def _mastery_by_state(record: Record) -> list[dict[str, Any]]:
+    return [
+        {"label": label, "n": len(categories), "counts": _in_order(Counter(categories.values()))}
+        for label, categories in _by_state(record)
+    ]
+
+
+def _flow(record: Record) -> dict[str, Any]:
+    """From each state in which all taught facts were probed to the next: a matrix as `_transition` gives. Empty where
+    nothing was probed between before and after."""
+    states = _by_state(record)
+    most = max((len(categories) for _, categories in states), default=0)
+    whole = [(label, categories) for label, categories in states if len(categories) == most]
+    if len(whole) < 3:
+        return {}
+    steps = [
+        _transition([{"category_before": one, "category_after": now[name]} for name, one in was.items() if name in now])
+        for (_, was), (_, now) in pairwise(whole)
+    ]
+    return {"labels": [label for label, _ in whole], "steps": steps}
 
 
 def _cost(costs: Sequence[Row]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def _view(data: dict[str, Any]) -> dict[str, Any]:
 
 def _for_charts(data: dict[str, Any]) -> dict[str, Any]:
     """What the scripts need; everything else is already in the page's HTML."""
-    names = ("mastery", "transition", "by_category", "curves", "mastery_by_state", "cost", "level")
+    names = ("mastery", "transition", "by_category", "curves", "mastery_by_state", "flow", "cost", "level")
     return {name: data[name] for name in names} | {
         "categories": [[name, words.CATEGORY_WORDS[name]] for name in words.CATEGORIES],
         "roles": words.ROLE_WORDS,

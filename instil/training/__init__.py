@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from instil.training.meter import Meter
     from instil.training.objectives import KLToStart, Objective
     from instil.training.run import TrainResult, train
+    from instil.training.sparing import SparingKnown
     from instil.training.step import Step, plain_step
 
 _LATER = {
@@ -29,6 +30,7 @@ _LATER = {
     "Meter": "meter",
     "Objective": "objectives",
     "PullToStart": "corrections",
+    "SparingKnown": "sparing",
     "Step": "step",
     "TrainResult": "run",
     "plain_step": "step",
@@ -52,6 +54,7 @@ __all__ = [
     "Progress",
     "PullToStart",
     "SharpnessConfig",
+    "SparingKnown",
     "Stage",
     "Step",
     "Stop",

@@ -134,6 +134,73 @@
     };
   }
 
+  // Bands from each category of one state to each of the next, over any number of states.
+  function flowPicture(labels, steps, colour, narrow) {
+    const sum = (list) => list.reduce((a, b) => a + b, 0);
+    const last = steps.length;
+    const counts = [steps[0].map(sum), ...steps.map((flow) => names.map((_, column) => sum(flow.map((row) => row[column]))))];
+    const all = sum(counts[0]) || 1;
+    const rich = { name: { color: colour.ink, fontSize: narrow ? 11 : 13, lineHeight: 16 }, n: { color: colour.soft, fontSize: narrow ? 11 : 13, lineHeight: 16 } };
+    const node = (depth) => (name, place) => ({
+      name: depth + " " + name,
+      depth,
+      value: counts[depth][place],
+      itemStyle: { color: colour[name], borderColor: colour.edge, borderWidth: 1 },
+      label: {
+        position: depth ? "right" : "left",
+        align: depth ? "left" : "right",
+        formatter: (depth % last ? "" : "{name|" + words.get(name) + "}\n") + "{n|" + count(counts[depth][place]) + "}",
+        rich: depth % last ? { n: { ...rich.n, color: colour.ink } } : rich,
+      },
+    });
+    const links = steps.flatMap((flow, depth) =>
+      flow.flatMap((row, i) =>
+        row.flatMap((n, j) => (n ? [{
+          source: depth + " " + names[i], target: depth + 1 + " " + names[j], value: n, depth, from: names[i], to: names[j],
+          lineStyle: { color: i === 3 ? colour.edge : colour[names[i]], opacity: i === 3 ? 0.28 : 0.5, curveness: 0.5 },
+        }] : [])),
+      ),
+    );
+    const heading = (text, depth) => ({
+      type: "text", top: 3, silent: true, style: { text, fill: colour.soft, font: "500 12px Inter, sans-serif" },
+      ...(depth === 0 ? { left: 0 } : depth === last ? { right: 4 } : { left: "center" }),
+    });
+    // Several states in the middle have no room for their names on a phone, nor a place of their own by "center".
+    const named = labels.map(heading).filter((_, depth) => depth % last === 0 || labels.length === 3);
+    return {
+      ...look(colour),
+      graphic: named,
+      series: [{
+        type: "sankey",
+        left: narrow ? 82 : 120, right: narrow ? 82 : 120, top: 24, bottom: 24,
+        nodeWidth: narrow ? 12 : 18, nodeGap: 18, layoutIterations: 0, draggable: false,
+        emphasis: { focus: "adjacency", lineStyle: { opacity: 0.85 } },
+        data: counts.flatMap((n, depth) => names.map(node(depth)).filter((_, place) => n[place] > 0)),
+        links,
+      }],
+      tooltip: {
+        ...look(colour).tooltip,
+        formatter: (p) => {
+          const [depth, name] = p.dataType === "edge" ? [p.data.depth] : p.name.split(" ");
+          const facts = [["Facts", count(p.dataType === "edge" ? p.data.value : p.value) + " (" + percent((p.dataType === "edge" ? p.data.value : p.value) / all) + ")"]];
+          return p.dataType === "edge"
+            ? tip(words.get(p.data.from) + " → " + words.get(p.data.to) + (last > 1 ? ", " + labels[depth + 1].toLowerCase() : ""), facts)
+            : tip(words.get(name) + " " + labels[depth].toLowerCase(), facts);
+        },
+      },
+    };
+  }
+
+  // The facts behind a band or a block; the table of facts knows what they were before and after, not in between.
+  function selectFlow(p, last) {
+    const [depth, name] = p.dataType === "edge" ? [p.data.depth] : [Number(p.name.split(" ")[0]), p.name.split(" ")[1]];
+    const wanted = p.dataType === "edge"
+      ? [depth === 0 ? "before=" + p.data.from : "", depth + 1 === last ? "after=" + p.data.to : ""]
+      : [depth === 0 ? "before=" + name : "", depth === last ? "after=" + name : ""];
+    const found = wanted.filter(Boolean);
+    if (found.length) location.hash = "#facts?role=target&" + found.join("&");
+  }
+
   const charts = {
     "chart-mastery": {
       rows: () =>
@@ -152,61 +219,18 @@
 
     "chart-flow": {
       height: () => 420,
+      option(colour, narrow) { return flowPicture(["Before", "After"], [data.transition.target], colour, narrow); },
+      select(p) { selectFlow(p, 1); },
+    },
+
+    "chart-stage-flow": {
+      height: () => 420,
       option(colour, narrow) {
-        const flow = data.transition.target;
-        const sum = (list) => list.reduce((a, b) => a + b, 0);
-        const before = flow.map(sum);
-        const after = names.map((_, column) => sum(flow.map((row) => row[column])));
-        const all = sum(before) || 1;
-        const node = (moment, n, depth) => (name, place) => ({
-          name: moment + " " + name,
-          depth,
-          value: n[place],
-          itemStyle: { color: colour[name], borderColor: colour.edge, borderWidth: 1 },
-          label: {
-            position: depth ? "right" : "left",
-            formatter: "{name|" + words.get(name) + "}\n{n|" + count(n[place]) + "}",
-            rich: { name: { color: colour.ink, fontSize: narrow ? 11 : 13, lineHeight: 16 }, n: { color: colour.soft, fontSize: narrow ? 11 : 13, lineHeight: 16 } },
-            align: depth ? "left" : "right",
-          },
-        });
-        const used = (n) => (_, place) => n[place] > 0;
-        const links = [];
-        flow.forEach((row, i) =>
-          row.forEach((n, j) => {
-            if (n) links.push({
-              source: "before " + names[i], target: "after " + names[j], value: n, from: names[i], to: names[j],
-              lineStyle: { color: i === 3 ? colour.edge : colour[names[i]], opacity: i === 3 ? 0.28 : 0.5, curveness: 0.5 },
-            });
-          }),
-        );
-        return {
-          ...look(colour),
-          graphic: [
-            { type: "text", left: 0, top: 3, style: { text: "Before", fill: colour.soft, font: "500 12px Inter, sans-serif" }, silent: true },
-            { type: "text", right: 4, top: 3, style: { text: "After", fill: colour.soft, font: "500 12px Inter, sans-serif" }, silent: true },
-          ],
-          series: [{
-            type: "sankey",
-            left: narrow ? 82 : 120, right: narrow ? 82 : 120, top: 24, bottom: 24,
-            nodeWidth: narrow ? 12 : 18, nodeGap: 18, layoutIterations: 0, draggable: false,
-            emphasis: { focus: "adjacency", lineStyle: { opacity: 0.85 } },
-            data: [...names.map(node("before", before, 0)).filter(used(before)), ...names.map(node("after", after, 1)).filter(used(after))],
-            links,
-          }],
-          tooltip: {
-            ...look(colour).tooltip,
-            formatter: (p) =>
-              p.dataType === "edge"
-                ? tip(words.get(p.data.from) + " → " + words.get(p.data.to), [["Facts", count(p.data.value) + " (" + percent(p.data.value / all) + ")"]])
-                : tip(words.get(p.name.split(" ")[1]) + " " + p.name.split(" ")[0], [["Facts", count(p.value) + " (" + percent(p.value / all) + ")"]]),
-          },
-        };
+        const last = data.flow.labels.length - 1;
+        const said = data.flow.labels.map((label, place) => (place === 0 ? "Before" : place === last ? "After" : "After " + label));
+        return flowPicture(said, data.flow.steps, colour, narrow);
       },
-      select(p) {
-        if (p.dataType === "edge") location.hash = "#facts?role=target&before=" + p.data.from + "&after=" + p.data.to;
-        else location.hash = "#facts?role=target&" + p.name.split(" ").join("=");
-      },
+      select(p) { selectFlow(p, data.flow.steps.length); },
     },
 
     "chart-categories": {

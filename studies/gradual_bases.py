@@ -377,10 +377,10 @@ def in_split(facts: FactSet, home: Mapping[str, Split], groups: Mapping[str, str
 def people() -> Base:
     """The embedded model and its world. Facts about people play any part; facts about places and works, and questions
     through another entity, may only be held back."""
+    from instil.worlds.embedded import embedded_world
     from instil.worlds.relations import PERSON_RELATIONS
-    from studies.people_base import HOME, people_world
 
-    world = people_world()
+    world = embedded_world()
     personal = {relation.name for relation in PERSON_RELATIONS}
     facts = world.facts.where(lambda fact: fact.role is not Role.EXEMPLAR)
     hops = world.hop_facts.where(lambda fact: fact.role is not Role.EXEMPLAR)
@@ -390,7 +390,7 @@ def people() -> Base:
     none = FactSet(())
     return Base(
         name="people",
-        load=HOME,
+        load="embedded",
         taught=in_split(facts.where(lambda fact: fact.relation in personal), home, groups),
         tuning=dict.fromkeys(SPLITS, none),
         beside=in_split(facts.where(lambda fact: fact.relation not in personal) + hops, home, groups),

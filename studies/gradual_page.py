@@ -345,9 +345,9 @@ def how_parts(result: Result) -> Iterator[str]:
     plan, machine, runs = result["plan"], result["hardware"], result["runs"]
     yield "## How it was done\n"
     yield (
-        "`people` is a model like the embedded one, of a larger world of invented people "
-        "([its card](../../studies/bases/people/README.md)); `entityquestions` is a small base that was pre-trained on "
-        "passages about EntityQuestions facts ([its card](../../studies/bases/entityquestions/README.md)). Subjects "
+        "`people` is the embedded model and its world of invented people; `entityquestions` is a small base that was "
+        "pre-trained on passages about EntityQuestions facts "
+        "([its card](../../studies/bases/entityquestions/README.md)). Subjects "
         "were divided into development and test before anything else. Learning rates and settings were chosen on "
         "development subjects, by forgetting at equal acquisition; what is above is from test subjects. Two wordings "
         "of each taught fact are only asked, and every text that a lesson trains on is checked against them, and "

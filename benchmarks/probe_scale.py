@@ -4,8 +4,9 @@
     python -m benchmarks.probe_scale --page          # only writes the table and the plot again from the JSON
 
 Each measurement is a process of its own on the embedded model, which reads a file of facts of generated worlds in a
-seeded random order, so that every part holds every relation. The result is written to a folder as `instil probe` does. Peak memory is the
-most that the process ever held; what it held when facts and model were read, and nothing was probed, stands beside it.
+seeded random order, so that every part holds every relation. The result is written to a folder as `instil probe` does.
+Peak memory is the most that the process ever held; what it held when facts and model were read, and nothing was probed,
+stands beside it.
 By default one prompt with one exemplar a fact and no prior, to reach large numbers soon; the full protocol has ten
 prompts with four exemplars.
 """
@@ -203,7 +204,7 @@ Every measurement is a process of its own.
 A straight line through the measurements of {grown["from_facts"]:,} facts and more:
 
 - one more fact takes {1000 * seconds["per_fact"]:.2f} ms and {1024 * memory["per_fact"]:.2f} kB of peak memory,
-- of which {1024 * read["per_fact"]:.2f} kB are the fact itself as it was read (facts above 20,000 wait in a temporary file);
+- of which {1024 * read["per_fact"]:.2f} kB are the fact itself as it was read;
 - a million facts take {seconds["at_a_million"] / 3600:.1f} hours and {memory["at_a_million"] / 1024:.1f} GB.
 
 ![Time and peak memory against the number of facts](images/{PLOT.name})

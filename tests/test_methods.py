@@ -58,7 +58,7 @@ def without_times(value: Any) -> Any:
 
 
 FINISHED: dict[str, TeachResult] = {}
-"""Of each method, whatever order the tests come in: a fixture of this scope is made again whenever its method changes."""
+"""Of each method, whatever order the tests come in: the fixture is made again whenever its parameter changes."""
 
 
 @pytest.fixture(scope="module", params=list(SETTINGS))

@@ -87,7 +87,8 @@ class Stacked:
             return None
         if before is None or not before.holds(counts) or len(before.slots) * most > WASTE * rows:
             before = Stack.of(list(counts))
-        rows_X, places, taken = [0] * (len(before.slots) * most), [], [0] * len(before.slots)
+        rows_X, taken = [0] * (len(before.slots) * most), [0] * len(before.slots)
+        places: list[int] = []
         for prefix, count in whole:
             slot = before.slots[prefix]
             for place in range(slot * most + taken[slot], slot * most + taken[slot] + count):

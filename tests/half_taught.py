@@ -14,7 +14,10 @@ from instil.training import Example, TrainConfig, train
 from tests.models import tiny_model
 
 TOWNS = ("Alba", "Brin", "Corm", "Delf", "Este", "Fano", "Gera", "Hull")
-SECTIONS = {"probe": {"exemplar_sets": 4, "shots": 2, "prior": False}, "exam": {"wordings": 1, "resamples": 200}}
+SECTIONS = {
+    "probe": {"exemplar_sets": 4, "shots": 2, "prior": False},
+    "exam": {"wordings": 1, "resamples": 200, "openings": 3, "opening_tokens": 12},
+}
 """Sections of a teaching config that keep an exam small."""
 
 

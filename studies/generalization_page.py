@@ -311,9 +311,9 @@ def page(result: Result) -> str:
 
 def time_taken(result: Result) -> str:
     """How long the study's runs took, and how long they take two processes."""
-    runs = result.get("runs", ())
+    runs = result["runs"]
     hours = sum(run["seconds"] for run in runs) / 3600
-    return f"{len(runs)} runs, {hours:.1f} hours of one thread: half of that with two processes." if runs else ""
+    return f"{len(runs)} runs, {hours:.1f} hours of one thread: half of that with two processes."
 
 
 def write_page(result: Result) -> None:

@@ -10,7 +10,7 @@ from functools import cache
 
 from instil.facts import Corpus, Document, Fact, FactSet, Role
 from instil.model import LanguageModel
-from instil.training import Example, TrainConfig, train
+from instil.training import Example, TrainConfig, question_example, train
 from tests.models import tiny_model
 
 TOWNS = ("Alba", "Brin", "Corm", "Delf", "Este", "Fano", "Gera", "Hull")
@@ -58,6 +58,11 @@ def practised_documents() -> Corpus:
         Document(f"d-{fact.id}", f"The town where {fact.subject} was born is {fact.answers[0]}.", subject=fact.subject)
         for fact in practised().with_role(Role.PRACTICE)
     )
+
+
+def questions(lm: LanguageModel, numbers: range) -> list[Example]:
+    """Some of the facts as examples to train on or to hold on to."""
+    return [question_example(lm.prompts, fact) for fact in list(facts())[numbers.start : numbers.stop]]
 
 
 def half_taught() -> LanguageModel:

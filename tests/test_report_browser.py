@@ -223,30 +223,28 @@ def test_a_number_of_the_matrix_and_an_address_lead_to_their_facts(open_page: Op
     assert count_line(unknown) == "300 facts"
 
 
+def press(page: Page, chart: str, across: float) -> None:
+    """The uppermost band of a flow picture, so far from its left: it begins and ends in HighlyKnown."""
+    place = page.locator(chart)
+    place.scroll_into_view_if_needed()
+    box = place.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] * across, box["y"] + 50)
+
+
 def test_a_band_of_the_flow_picture_leads_to_its_facts(open_page: Open, report: Path) -> None:
     page = open_page(report)
-    chart = page.locator("#chart-flow")
-    chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + 50)  # the uppermost band starts in HighlyKnown
+    press(page, "#chart-flow", 0.2)
     until(page, "document.getElementById('filter-before').value === 'HighlyKnown'")
     assert page.input_value("#filter-role") == "target"
 
 
 def test_only_the_ends_of_the_flow_by_stage_lead_to_facts(open_page: Open, report: Path) -> None:
     page = open_page(report)
-    chart = page.locator("#chart-stage-flow")
-    chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] * 0.2, box["y"] + 50)
+    press(page, "#chart-stage-flow", 0.2)
     until(page, "document.getElementById('filter-before').value === 'HighlyKnown'")
     assert page.input_value("#filter-after") == ""
-    chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] * 0.8, box["y"] + 50)
+    press(page, "#chart-stage-flow", 0.8)
     until(page, "document.getElementById('filter-after').value === 'HighlyKnown'")
     assert page.input_value("#filter-before") == ""
 

@@ -11,31 +11,24 @@ from torch import Tensor
 
 from instil.errors import InputError
 from instil.model import LanguageModel
-from instil.training import AwayFromKnown, Example, Meter, PullToStart, TrainConfig, question_example, train
+from instil.training import AwayFromKnown, Example, Meter, PullToStart, TrainConfig, train
 from instil.training.corrections import damping, is_transposed, second_moments
 from instil.training.layout import choose
 from instil.training.stopping import Decision, Progress
-from tests.half_taught import facts, half_taught
+from tests.half_taught import half_taught, questions
 from tests.models import FAMILIES, tiny_model
+from tests.training_data import weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONFIG = TrainConfig(epochs=2, learning_rate=2e-3, batch_size=8, precision="fp32", save_every="never")
 
 
-def examples(lm: LanguageModel, numbers: range) -> list[Example]:
-    return [question_example(lm.prompts, fact) for fact in list(facts())[numbers.start : numbers.stop]]
-
-
-def weights(lm: LanguageModel) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in lm.model.named_parameters()}
-
-
 def taught(tmp_path: Path, *corrections: Any, **settings: Any) -> LanguageModel:
     lm = half_taught()
     config = CONFIG.model_copy(update=settings)
     train(
-        lm, examples(lm, range(30)), config, out=tmp_path / f"{len(list(tmp_path.iterdir()))}", corrections=corrections
+        lm, questions(lm, range(30)), config, out=tmp_path / f"{len(list(tmp_path.iterdir()))}", corrections=corrections
     )
     return lm
 
@@ -59,7 +52,7 @@ def test_moments_are_those_of_one_text_at_a_time(family: str) -> None:
     model, tokenizer = tiny_model(family)
     lm = LanguageModel.of(model.float(), tokenizer, name=family)
     lm.model.requires_grad_(True)
-    shown = examples(lm, range(5))
+    shown = questions(lm, range(5))
     found = moments_of(lm, shown)
     assert found and not any("lm_head" in name or "embed_out" in name for name in found)
     name = sorted(found)[-1]
@@ -83,7 +76,7 @@ def test_damping_leaves_alone_what_known_texts_use() -> None:
 
 
 def test_a_corrected_run_changes_less_on_known_texts(tmp_path: Path) -> None:
-    known = examples(half_taught(), range(60, 90))
+    known = questions(half_taught(), range(60, 90))
     free = taught(tmp_path)
     soft, hard = (taught(tmp_path, AwayFromKnown(known, softness=softness)) for softness in (1.0, 0.01))
     assert moved_on(hard, known) < 0.5 * moved_on(soft, known) < 0.5 * moved_on(free, known)
@@ -92,7 +85,7 @@ def test_a_corrected_run_changes_less_on_known_texts(tmp_path: Path) -> None:
 
 
 def test_no_softness_left_is_no_correction(tmp_path: Path) -> None:
-    known = examples(half_taught(), range(60, 70))
+    known = questions(half_taught(), range(60, 70))
     free, hardly = taught(tmp_path), taught(tmp_path, AwayFromKnown(known, softness=1e9))
     for name, weight in weights(hardly).items():
         assert torch.allclose(weight, weights(free)[name], atol=1e-5), name
@@ -100,7 +93,7 @@ def test_no_softness_left_is_no_correction(tmp_path: Path) -> None:
 
 def test_each_update_is_corrected_as_defined(tmp_path: Path) -> None:
     """One step of each: the corrected change is the free one times the damping."""
-    known = examples(half_taught(), range(60, 90))
+    known = questions(half_taught(), range(60, 90))
     step = {"epochs": 1, "batch_size": 30}
     start, free = weights(half_taught()), weights(taught(tmp_path, **step))
     found = weights(taught(tmp_path, AwayFromKnown(known, softness=0.2), **step))
@@ -121,7 +114,7 @@ def test_a_pull_is_a_share_of_the_way_back(tmp_path: Path) -> None:
 
 def test_a_resumed_run_is_corrected_alike(tmp_path: Path) -> None:
     lm, whole = half_taught(), half_taught()
-    known, shown = examples(lm, range(60, 90)), examples(lm, range(30))
+    known, shown = questions(lm, range(60, 90)), questions(lm, range(30))
     config = CONFIG.model_copy(update={"save_every": "epoch", "save_seconds": 0.0, "epochs": 3})
 
     def corrections() -> list[Any]:
@@ -148,9 +141,9 @@ def test_a_resumed_run_is_corrected_alike(tmp_path: Path) -> None:
 
 def test_what_it_costs_is_charged(tmp_path: Path) -> None:
     lm, meter = half_taught(), Meter()
-    known = examples(lm, range(60, 90))
-    free = train(half_taught(), examples(lm, range(30)), CONFIG, out=tmp_path / "free").cost["training"]["flops"]
-    train(lm, examples(lm, range(30)), CONFIG, out=tmp_path / "run", meter=meter, corrections=[AwayFromKnown(known)])
+    known = questions(lm, range(60, 90))
+    free = train(half_taught(), questions(lm, range(30)), CONFIG, out=tmp_path / "free").cost["training"]["flops"]
+    train(lm, questions(lm, range(30)), CONFIG, out=tmp_path / "run", meter=meter, corrections=[AwayFromKnown(known)])
     spent = meter.to_dict()
     assert spent["teacher"]["flops"] > 0 and spent["training"]["flops"] > free
 
@@ -160,9 +153,9 @@ def test_nonsense_is_refused() -> None:
     with pytest.raises(InputError, match="no known text"):
         AwayFromKnown([])
     with pytest.raises(InputError, match="softness"):
-        AwayFromKnown(examples(lm, range(2)), softness=0.0)
+        AwayFromKnown(questions(lm, range(2)), softness=0.0)
     with pytest.raises(InputError, match="a pull is a share"):
         PullToStart(1.0)
     lm.model.requires_grad_(False)
     with pytest.raises(InputError, match="no linear layer"):
-        moments_of(lm, examples(lm, range(2)))
+        moments_of(lm, questions(lm, range(2)))

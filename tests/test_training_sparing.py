@@ -10,23 +10,16 @@ from torch import Tensor
 
 from instil.errors import InputError
 from instil.model import LanguageModel
-from instil.training import Example, Meter, SparingKnown, TrainConfig, question_example, train
+from instil.training import Example, Meter, SparingKnown, TrainConfig, train
 from instil.training.layout import choose
 from instil.training.sparing import fisher, slowed
-from tests.half_taught import facts, half_taught
+from tests.half_taught import half_taught, questions
 from tests.models import FAMILIES, tiny_model
+from tests.training_data import weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEP = TrainConfig(epochs=1, learning_rate=2e-3, batch_size=30, precision="fp32", save_every="never")
-
-
-def examples(lm: LanguageModel, numbers: range) -> list[Example]:
-    return [question_example(lm.prompts, fact) for fact in list(facts())[numbers.start : numbers.stop]]
-
-
-def weights(lm: LanguageModel) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in lm.model.named_parameters()}
 
 
 def fisher_of(lm: LanguageModel, shown: list[Example], seed: int = 0, meter: Meter | None = None) -> dict[str, Tensor]:
@@ -36,10 +29,10 @@ def fisher_of(lm: LanguageModel, shown: list[Example], seed: int = 0, meter: Met
 
 def taught(tmp_path: Path, softness: float | None) -> LanguageModel:
     lm = half_taught()
-    known = examples(lm, range(60, 90))
+    known = questions(lm, range(60, 90))
     corrections = [] if softness is None else [SparingKnown(known, softness=softness)]
     out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
-    train(lm, examples(lm, range(30)), STEP, out=out, corrections=corrections)
+    train(lm, questions(lm, range(30)), STEP, out=out, corrections=corrections)
     return lm
 
 
@@ -50,7 +43,7 @@ def test_every_familys_trained_weights_have_one(family: str) -> None:
     lm.model.requires_grad_(True)
     frozen = next(iter(dict(lm.model.named_parameters())))
     lm.model.get_parameter(frozen).requires_grad_(False)
-    found = fisher_of(lm, examples(lm, range(3)))
+    found = fisher_of(lm, questions(lm, range(3)))
     assert set(found) == {name for name, _ in lm.model.named_parameters()} - {frozen}
     assert all(bool((each >= 0).all()) for each in found.values())
     assert sum(float(each.sum()) for each in found.values()) > 0
@@ -60,7 +53,7 @@ def test_every_familys_trained_weights_have_one(family: str) -> None:
 def test_it_is_the_expected_square_of_the_gradient() -> None:
     """One answer token: the mean over draws nears the sum over the vocabulary of p times the squared gradient."""
     lm = half_taught()
-    example = examples(lm, range(60, 61))[0]
+    example = questions(lm, range(60, 61))[0]
     first = next(place for place, label in enumerate(example.labels) if label >= 0)
     short = Example(example.input_ids[: first + 1], example.labels[: first + 1], key="short")
     name = "model.layers.1.self_attn.v_proj.weight"
@@ -78,7 +71,7 @@ def test_it_is_the_expected_square_of_the_gradient() -> None:
 def test_an_update_is_slowed_as_defined(tmp_path: Path) -> None:
     start, free, found = weights(half_taught()), weights(taught(tmp_path, None)), weights(taught(tmp_path, 0.1))
     lm = half_taught()
-    information = fisher_of(lm, examples(lm, range(60, 90)))
+    information = fisher_of(lm, questions(lm, range(60, 90)))
     mean = torch.cat([each.flatten() for each in information.values()]).double().mean()
     for name, each in information.items():
         expected = start[name] + (free[name] - start[name]) / (1 + each / (0.1 * mean))
@@ -98,7 +91,7 @@ def test_softness_decides_how_far_weights_move(tmp_path: Path) -> None:
 
 def test_draws_follow_the_seed_alone() -> None:
     lm = half_taught()
-    shown = examples(lm, range(60, 66))
+    shown = questions(lm, range(60, 66))
     torch.manual_seed(5)
     one = fisher_of(lm, shown, seed=1)
     torch.manual_seed(6)
@@ -110,7 +103,7 @@ def test_draws_follow_the_seed_alone() -> None:
 def test_what_it_costs_is_charged_and_the_mode_is_left_alone() -> None:
     lm, meter = half_taught(), Meter()
     lm.model.train()
-    fisher_of(lm, examples(lm, range(60, 66)), meter=meter)
+    fisher_of(lm, questions(lm, range(60, 66)), meter=meter)
     assert lm.model.training
     assert meter.to_dict()["teacher"]["flops"] > 0
 
@@ -120,5 +113,5 @@ def test_wrong_settings_are_refused() -> None:
     with pytest.raises(InputError, match="no known text"):
         SparingKnown([])
     with pytest.raises(InputError, match="softness"):
-        SparingKnown(examples(lm, range(2)), softness=0.0)
+        SparingKnown(questions(lm, range(2)), softness=0.0)
     assert slowed(torch.tensor([0.0, 1.0]), 1.0).tolist() == [1.0, 0.5]

@@ -52,6 +52,13 @@ def test_it_is_what_its_schema_says(machine: dict[str, Any]) -> None:
     assert (machine["format"], machine["version"]) == ("instil report", 1)
 
 
+def test_the_flow_goes_through_the_states(machine: dict[str, Any]) -> None:
+    states, flow = machine["mastery_by_state"], machine["flow"]
+    assert flow["labels"] == [state["label"] for state in states] and len(flow["steps"]) == len(states) - 1 == 2
+    for state, step in zip(states, flow["steps"], strict=False):
+        assert [sum(row) for row in step] == list(state["counts"].values())
+
+
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -116,6 +116,14 @@ class StatePart(_Part):
     counts: Annotated[Counts, Field(description="Those facts by category of mastery.")]
 
 
+class FlowPart(_Part):
+    labels: Annotated[list[str], Field(description="The states in which all taught facts were probed, in order.")]
+    steps: Annotated[
+        list[list[list[int]]],
+        Field(description="From each state to the next: facts that went from a category (row) to a category (column)."),
+    ]
+
+
 class Spent(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -212,6 +220,9 @@ class ReportFile(_Part):
         dict[str, list[list[int]]],
         Field(description="By role: facts that went from a category (row) to a category (column)."),
     ]
+    flow: Annotated[FlowPart | None, Field(description="null where nothing was probed between before and after.")] = (
+        None
+    )
     verdicts: Annotated[dict[str, Counts], Field(description="By role: facts with each verdict.")]
     by_category: Annotated[list[CategoryPart], Field(description="Accuracy by where a fact started.")]
     stages: Annotated[list[StagePart], Field(description="The learning curves.")]
@@ -232,6 +243,7 @@ def machine_readable(data: Mapping[str, Any]) -> dict[str, Any]:
         **{name: data[name] for name in same},
         "figures": {name: _figure(name, figure) for name, figure in data["figures"].items()},
         "categories": list(words.CATEGORIES),
+        "flow": data["flow"] or None,
         "verdicts": {role: dict(counts) for role, counts in data["verdicts"].items()},
         "stages": data["curves"]["stages"],
         "cost": data["cost"],

@@ -141,6 +141,12 @@
     const counts = [steps[0].map(sum), ...steps.map((flow) => names.map((_, column) => sum(flow.map((row) => row[column]))))];
     const all = sum(counts[0]) || 1;
     const rich = { name: { color: colour.ink, fontSize: narrow ? 11 : 13, lineHeight: 16 }, n: { color: colour.soft, fontSize: narrow ? 11 : 13, lineHeight: 16 } };
+    // One state in the middle is named above it. Several have no place of their own up there: their uppermost block is.
+    const uppermost = counts.map((n) => n.findIndex((one) => one > 0));
+    const said = (depth, name, place) => {
+      if (depth % last === 0) return "{name|" + words.get(name) + "}\n";
+      return last > 2 && place === uppermost[depth] ? "{state|" + labels[depth] + "}\n" : "";
+    };
     const node = (depth) => (name, place) => ({
       name: depth + " " + name,
       depth,
@@ -149,8 +155,8 @@
       label: {
         position: depth ? "right" : "left",
         align: depth ? "left" : "right",
-        formatter: (depth % last ? "" : "{name|" + words.get(name) + "}\n") + "{n|" + count(counts[depth][place]) + "}",
-        rich: depth % last ? { n: { ...rich.n, color: colour.ink } } : rich,
+        formatter: said(depth, name, place) + "{n|" + count(counts[depth][place]) + "}",
+        rich: depth % last ? { state: rich.n, n: { ...rich.n, color: colour.ink } } : rich,
       },
     });
     const links = steps.flatMap((flow, depth) =>
@@ -165,7 +171,6 @@
       type: "text", top: 3, silent: true, style: { text, fill: colour.soft, font: "500 12px Inter, sans-serif" },
       ...(depth === 0 ? { left: 0 } : depth === last ? { right: 4 } : { left: "center" }),
     });
-    // Several states in the middle have no room for their names on a phone, nor a place of their own by "center".
     const named = labels.map(heading).filter((_, depth) => depth % last === 0 || labels.length === 3);
     return {
       ...look(colour),

@@ -22,8 +22,6 @@ from instil.model.modes import evaluating
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from instil.probe.held import Held
-
 NAME = "instil_shared_prefix"
 
 KeyValue = tuple["Tensor", "Tensor"]
@@ -181,6 +179,97 @@ class Kept:
         """Shape (G, R, K, D)."""
         key, value = self.plan.memory[self.number, layer]
         return key.index_select(1, self.rows_R), value.index_select(1, self.rows_R)
+
+
+@dataclass(eq=False)
+class Held:
+    """What a pass over one more token of each row attends to: the row's prefix, and its own tokens in a buffer.
+
+    The own keys of all rows are in one product, those of a prefix in one for all of its rows, and one softmax serves
+    all; unused places of the buffer are masked and not cut off, since cutting would copy the buffer.
+
+    Attributes:
+        groups: rows that stand together and share a prefix, by their number.
+        layers: for each layer, own keys and values of shape (G, R, K, D); `slot` is free.
+        slot: the place in the buffer where this pass's token of each row goes.
+        visible_RK: which places of the buffer each row attends to, `slot` included.
+        key_RK: positions of the tokens in the buffer.
+        query_R: positions of this pass's tokens.
+    """
+
+    groups: Sequence[tuple[Prefix | None, int]]
+    layers: dict[int, KeyValue]
+    slot: int
+    visible_RK: Tensor
+    key_RK: Tensor
+    query_R: Tensor
+    _masks: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict)
+
+    @property
+    def reach(self) -> int:
+        return int(self.query_R.max())
+
+    @property
+    def pairs(self) -> int:
+        return self.visible_RK.numel() + sum(prefix.length * count for prefix, count in self.groups if prefix)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prefix."""
+        return max((prefix.length for prefix, _ in self.groups if prefix), default=0)
+
+    def spans(self) -> Iterator[tuple[Prefix, slice]]:
+        """Each prefix with its rows."""
+        start = 0
+        for prefix, count in self.groups:
+            if prefix is not None:
+                yield prefix, slice(start, start + count)
+            start += count
+
+    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """Additive mask of shape (R, 1, X) for the keys of the prefix, as long as the longest, and the buffer."""
+        if (window, dtype) not in self._masks:
+            rows, longest = self.visible_RK.shape[0], self.longest
+            before_RP = torch.zeros(rows, longest, dtype=torch.bool, device=self.visible_RK.device)
+            for prefix, span in self.spans():
+                before_RP[span, : prefix.length] = True
+            visible_RX = torch.cat([before_RP, self.visible_RK], dim=-1)
+            if window is not None:
+                before = torch.arange(longest, device=self.key_RK.device).expand(rows, -1)
+                keys_RX = torch.cat([before, self.key_RK], dim=-1)
+                visible_RX &= self.query_R[:, None] - keys_RX < window
+            mask = torch.zeros(visible_RX.shape, dtype=dtype, device=visible_RX.device)
+            self._masks[window, dtype] = mask.masked_fill_(~visible_RX, torch.finfo(dtype).min)[:, None]
+        return self._masks[window, dtype]
+
+    def attend(self, layer: int, own: QueryKeyValue, scale: float, softcap: float | None, window: int | None) -> Tensor:
+        """Shape (N, H, D); tokens behind the last row are filler."""
+        rows, longest = self.visible_RK.shape[0], self.longest
+        query_RHD, key_RGD, value_RGD = (part[:rows] for part in own)
+        keys_GRKD, values_GRKD = self.layers[layer]
+        keys_GRKD[:, :, self.slot] = key_RGD.transpose(0, 1)
+        values_GRKD[:, :, self.slot] = value_RGD.transpose(0, 1)
+        (heads, width), groups = query_RHD.shape[1:], keys_GRKD.shape[0]
+        query_GRED = (query_RHD * scale).view(rows, groups, heads // groups, width).permute(1, 0, 2, 3).contiguous()
+        scores = query_GRED.new_zeros(*query_GRED.shape[:3], longest + keys_GRKD.shape[2])
+        scores[..., longest:] = torch.matmul(query_GRED, keys_GRKD.transpose(-1, -2))
+        for prefix, span in self.spans():
+            part = query_GRED[:, span].reshape(groups, -1, width)
+            found = torch.matmul(part, prefix.layers[layer][0].transpose(-1, -2))
+            scores[:, span, :, : prefix.length] = found.view(groups, -1, heads // groups, prefix.length)
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        scores += self.mask(window, scores.dtype)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
+        out_GRED = torch.matmul(weights[..., longest:], values_GRKD)
+        for prefix, span in self.spans():
+            part = weights[:, span, :, : prefix.length].reshape(groups, -1, prefix.length)
+            found = torch.matmul(part, prefix.layers[layer][1])
+            out_GRED[:, span] += found.view(groups, -1, heads // groups, width)
+        out_NHD = torch.empty_like(own[0])
+        out_NHD[:rows] = out_GRED.permute(1, 0, 2, 3).reshape(rows, heads, width)
+        out_NHD[rows:] = 0
+        return out_NHD
 
 
 _active: list[Plan | Held] = []

@@ -12,8 +12,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from instil.probe.attention import Kept, KeyValue, Plan, Prefix, Segment, attending
-from instil.probe.held import Held, Stacked
+from instil.probe.attention import Held, Kept, KeyValue, Plan, Prefix, Segment, attending
 from instil.probe.rows import ROOT, Ids, Row, Tree
 
 if TYPE_CHECKING:
@@ -317,8 +316,6 @@ class SharedSession:
         self._runner, plan = runner, sources[0].plan
         self._length = max(len(source.keys) for source in sources)
         self._groups = [(prefix, len(list(group))) for prefix, group in groupby(prefixes)]
-        self._stacked: Stacked | None = None
-        self._regrouped = True
         whole = self._length + STEPS
         layers = {layer: pair for (_, layer), pair in plan.memory.items()}
         self._layers = {layer: _buffers(layers[layer], len(sources), whole) for layer in sorted(layers)}
@@ -355,10 +352,7 @@ class SharedSession:
             self._extend(STEPS)
         self._visible[:, self._length] = True
         self._positions[:, self._length] = self._next
-        if self._regrouped:
-            stack = None if self._stacked is None else self._stacked.stack
-            self._stacked, self._regrouped = Stacked.of(self._groups, self._next.device, stack), False
-        held = Held(self._groups, self._layers, self._length, self._visible, self._positions, self._next, self._stacked)
+        held = Held(self._groups, self._layers, self._length, self._visible, self._positions, self._next)
         places = torch.arange(len(tokens), device=self._next.device)
         logits = self._runner.forward(held, tokens, self._next, places)
         self._next = self._next + 1
@@ -372,7 +366,6 @@ class SharedSession:
         self._groups = [
             (self._groups[number][0], len(list(group))) for number, group in groupby(homes[row] for row in rows)
         ]
-        self._regrouped = True
         self._visible, self._positions = self._visible[chosen], self._positions[chosen]
         self._next = self._next[chosen]
 
@@ -403,7 +396,7 @@ class SharedSession:
                     buffer_GRKD[:, span, : one._length] = own_GRKD[:, :, : one._length]
         self._visible, self._positions, self._length = visible, positions, length
         self._next = torch.cat([self._next, other._next])
-        self._groups, self._regrouped = [*self._groups, *other._groups], True
+        self._groups = [*self._groups, *other._groups]
 
 
 def _buffers(pair: KeyValue, rows: int, length: int) -> KeyValue:

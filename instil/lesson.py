@@ -7,22 +7,33 @@ that a method that was interrupted is simply run again from its first line, and 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError, RunFailed
-from instil.facts import Corpus, Fact, FactSet, Role
-from instil.facts.lesson_roles import Roles as Roles
+from instil.facts import Corpus, Document, Fact, FactSet, Role
+from instil.facts.lesson_roles import Roles
 from instil.files import fingerprint, read_sealed, refuse_broken, seal
+from instil.lesson_rows import deciding_row, point_rows
 from instil.probe import Category, ExemplarSets, Mastery, MasteryMap, ProbeConfig, questions_of
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel
     from instil.probe import Asked
-    from instil.training import Budget, Correction, Meter, Objective, Progress, Stage, TrainConfig, TrainResult, Weigh
+    from instil.training import (
+        Budget,
+        Correction,
+        Example,
+        Meter,
+        Objective,
+        Progress,
+        Stage,
+        TrainConfig,
+        TrainResult,
+        Weigh,
+    )
     from instil.training.stopping import Stop
 
 Record = Callable[[str, Sequence[Mapping[str, Any]], str], object]
@@ -37,13 +48,16 @@ Tell = Callable[[str, int, int | None], None]
 Watch = Callable[[str, "Progress"], None]
 """Is shown the stage's name and its progress at each epoch's end, before the stop is asked."""
 
+Known = FactSet | Corpus
+"""What a method holds on to: questions with their answers, or texts."""
+
 Rule = Callable[[MasteryMap], Mapping[str, float]]
 """Gives facts weights of at least 0, by id, from how well they are known; see `Lesson.reweighed`."""
 
 
 class Lesson:
     """Data by role, and the verbs `probe`, `mastered`, `train`, `follow`, `start_over`, `no_longer_improving`,
-    `reweighed`, `staying_close`, `leaving_alone`, `sparing` and `recalled`.
+    `reweighed`, `staying_close`, `leaving_alone`, `sparing`, `recalled` and `recited`.
 
     Attributes:
         roles: the data by role, all that `plan` of a method may know.
@@ -124,7 +138,9 @@ class Lesson:
         inputs = {"facts": facts.fingerprint, "exemplars": self._exemplars.fingerprint, "state": self._state}
         folder = self._once("probe", inputs, do)
         mastery = MasteryMap.load(folder / "mastery.parquet")
-        self._record("answers", [self._answer_row(facts, row) for row in mastery], f"{self._run_id}/{folder.name}")
+        of = {"run_id": self._run_id, "state_id": self._state, "exemplars_fingerprint": self._exemplars.fingerprint}
+        rows = [of | deciding_row(facts.by_id[row.fact_id], row) for row in mastery]
+        self._record("answers", rows, f"{self._run_id}/{folder.name}")
         return mastery
 
     def mastered(self, mastery: MasteryMap | None = None) -> FactSet:
@@ -138,35 +154,30 @@ class Lesson:
         found = mastery if mastery is not None else self.probe(self.target)
         return self.target.only(found.where(Category.HIGHLY_KNOWN))
 
+    def drawn(self, facts: FactSet, count: int) -> FactSet:
+        """So many of these facts for replay, by the lesson's seed; a note says where there are fewer."""
+        if len(facts) < count:
+            self._notes.append(f"{len(facts)} of {count} facts replayed: no more are mastered")
+        return facts.sample(count, self.seed)
+
     def recalled(self, count: int, *, shown: FactSet | None = None) -> FactSet:
         """Questions that the lesson's starting model asks itself, with its own answers: replay without old data.
 
         What the exam asks is left out, and what names a subject that is taught or tuned by. Charged as "teacher".
 
         Args:
-            count: questions that are wanted; a model that repeats itself gives fewer.
+            count: questions that are wanted; a model that repeats itself gives fewer, which a note then says.
             shown: facts of which two stand before each batch of questions; a base model that never read questions needs
                 some to know what is wanted.
         """
         from instil.probe import recall
 
-        names = {_padded(f.subject or f.question) for f in (*self.target, *self.practice, *self.development)}
-
-        def allowed(question: str) -> bool:
-            return not any(name in _padded(question) for name in names) and self._may_train_on(question)
+        def worked(number: int) -> list[tuple[str, str]]:
+            return [(one.question, one.answers[0]) for one in (shown or FactSet(())).sample(2, seed=self.seed + number)]
 
         def do(folder: Path) -> None:
             with self.meter.counting(self._start.model, "teacher"):
-                found = recall(
-                    self._start,
-                    count,
-                    behind=lambda number: [
-                        (fact.question, fact.answers[0])
-                        for fact in (shown or FactSet(())).sample(2, seed=self.seed + number)
-                    ],
-                    allowed=allowed,
-                    seed=self.seed,
-                )
+                found = recall(self._start, count, behind=worked, allowed=self._may_be_replayed(), seed=self.seed)
             FactSet(
                 Fact(f"recalled {number}", one.question, (one.answer,), role=Role.KNOWN)
                 for number, one in enumerate(found, start=1)
@@ -174,14 +185,35 @@ class Lesson:
 
         given = {"count": count, "seed": self.seed, "shown": shown.fingerprint if shown else "", "state": self._before}
         path = self._once("recall", given, do) / "recalled.jsonl"
-        return FactSet.read(path) if path.stat().st_size else FactSet(())
+        found = FactSet.read(path) if path.stat().st_size else FactSet(())
+        if len(found) < count:
+            self._notes.append(f"the model asked itself {len(found)} of {count} questions: no more that may be used")
+        return found
 
-    def _may_train_on(self, text: str) -> bool:
-        try:
-            self._guard([text])
-        except InputError:
-            return False
-        return True
+    def recited(self, count: int) -> Corpus:
+        """Texts that the lesson's starting model writes from nothing, as `recalled` has questions: a sample of what it
+        was pre-trained on. What names a subject that is taught or tuned by, and what the exam asks, is left out."""
+        from instil.probe import recite
+
+        def do(folder: Path) -> None:
+            with self.meter.counting(self._start.model, "teacher"):
+                found = recite(self._start, count, allowed=self._may_be_replayed(), seed=self.seed)
+            Corpus(
+                Document(f"recited {number}", one.text, metadata={} if one.ended else {"unfinished": True})
+                for number, one in enumerate(found, start=1)
+            ).write(folder / "recited.jsonl")
+
+        path = self._once("recite", {"count": count, "seed": self.seed, "state": self._before}, do) / "recited.jsonl"
+        found = Corpus.read(path) if path.stat().st_size else Corpus(())
+        if len(found) < count:
+            self._notes.append(f"the model wrote {len(found)} of {count} texts: no more that may be used")
+        return found
+
+    def _may_be_replayed(self) -> Callable[[str], bool]:
+        from instil.probe import may_be_replayed
+
+        lessons = (fact.subject or fact.question for fact in (*self.target, *self.practice, *self.development))
+        return may_be_replayed(self._guard, lessons)
 
     def no_longer_improving(self, patience: int = 2, sets: int = 2) -> Stop:
         """Stop when accuracy on the development facts has not risen for `patience` epochs; the best epoch is kept.
@@ -270,9 +302,10 @@ class Lesson:
             return [self._train(stage) for stage in stages]
         learner = self._as_learner()
         tokens = [stage.tokens(learner.prompts, learner.context_window) for stage in stages]
+        shares = [tokens[number] / sum(tokens[number:]) for number in range(len(stages))]
         return [
-            self._train(stage, budget=self._share_of_budget(tokens[number] / sum(tokens[number:])))
-            for number, stage in enumerate(stages)
+            self._train(stage, budget=self.budget.share_of_rest(share, self.meter.total))
+            for stage, share in zip(stages, shares, strict=True)
         ]
 
     def _train(
@@ -320,49 +353,47 @@ class Lesson:
         """
         self._learner, self._state = None, self._before
 
-    def _share_of_budget(self, share: float) -> Budget:
-        """Up to where the budget is spent when `share` of what is left has been."""
-        if self.budget.flops is None or share == 1:
-            return self.budget
-        left = self.budget.flops - self.meter.total
-        # Rounded, so that a resumed lesson, whose meter added the same numbers in another order, finds the same limit.
-        limit = float(f"{self.meter.total + share * max(left, 0.0):.6g}")
-        return self.budget.model_copy(update={"flops": max(limit, 1.0)})
-
-    def leaving_alone(self, facts: FactSet, softness: float) -> Correction:
+    def leaving_alone(self, known: Known, softness: float) -> Correction:
         """A correction that takes out of every update what would change the layers' outputs on these questions and
-        answers; `softness` as in `instil.training.AwayFromKnown`.
+        answers, or texts; `softness` as in `instil.training.AwayFromKnown`.
 
         Raises:
-            InputError: no facts, or a softness that is not above zero.
+            InputError: nothing known, or a softness that is not above zero.
         """
-        from instil.training import AwayFromKnown, question_example
+        from instil.training import AwayFromKnown
 
-        return AwayFromKnown([question_example(self._start.prompts, fact) for fact in facts], softness=softness)
+        return AwayFromKnown(self._examples_of(known), softness=softness)
 
-    def sparing(self, facts: FactSet, softness: float) -> Correction:
-        """A correction that moves a weight the less, the more these questions' answers depend on it; `softness` as in
+    def sparing(self, known: Known, softness: float) -> Correction:
+        """A correction that moves a weight the less, the more these answers or texts depend on it; `softness` as in
         `instil.training.SparingKnown`.
 
         Raises:
-            InputError: no facts, or a softness that is not above zero.
+            InputError: nothing known, or a softness that is not above zero.
         """
-        from instil.training import SparingKnown, question_example
+        from instil.training import SparingKnown
 
-        examples = [question_example(self._start.prompts, fact) for fact in facts]
-        return SparingKnown(examples, softness=softness, seed=self.seed)
+        return SparingKnown(self._examples_of(known), softness=softness, seed=self.seed)
 
-    def staying_close(self, facts: FactSet, weight: float, per_step: int = 8) -> Objective:
-        """A term that keeps the answers to known questions near those of the model as the stage finds it (KL).
+    def staying_close(self, known: Known, weight: float, per_step: int = 8) -> Objective:
+        """A term that keeps the answers to known questions, or the words of texts, near those of the model as the stage
+        finds it (KL).
 
         Args:
             weight: of the term.
-            per_step: facts that are drawn for each optimiser step.
+            per_step: facts and texts that are drawn for each optimiser step.
         """
-        from instil.training import KLToStart, question_example
+        from instil.training import KLToStart
 
-        examples = [question_example(self._start.prompts, fact) for fact in facts]
-        return KLToStart(examples, weight=weight, per_step=per_step, seed=self.seed)
+        return KLToStart(self._examples_of(known), weight=weight, per_step=per_step, seed=self.seed)
+
+    def _examples_of(self, known: Known) -> list[Example]:
+        from instil.training import document_examples, question_example
+
+        prompts, longest = self._start.prompts, self._start.context_window
+        if isinstance(known, FactSet):
+            return [question_example(prompts, fact) for fact in known]
+        return [example for document in known for example in document_examples(prompts, document, longest)]
 
     # ------------------------------------------------------- for the loop only
 
@@ -373,7 +404,7 @@ class Lesson:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What training could not do as it was asked to, in words."""
+        """What verbs could not do as they were asked to, in words."""
         return tuple(self._notes)
 
     def taught(self) -> LanguageModel:
@@ -420,14 +451,15 @@ class Lesson:
         import torch
 
         if self._learner is None:
-            self._learner = _copy_of(self._start, torch.float32)
+            self._learner = self._start.at(torch.float32)
         return self._learner
 
     def _as_examined(self) -> LanguageModel:
         """The model at the precision that it will be saved and examined in."""
         if self._learner is None or self._learner.dtype == self._start.dtype:
             return self._learner or self._start
-        return _copy_of(self._learner, self._start.dtype)
+        # Not `.to(dtype)`, which rounds the rotary frequencies as well: the saved file would answer differently.
+        return self._learner.at(self._start.dtype)
 
     def _development_accuracy(self, sets: int) -> float:
         asked = self._glance(self.development, sets)
@@ -458,42 +490,5 @@ class Lesson:
             "path": self._keep(stage, len(self._stages), examined),
         }
         self._record("states", [state], f"{self._run_id}/{batch}")
-        scores = {epoch: decision.score for epoch, decision in enumerate(result.decisions, start=1)}
-        points = [
-            {
-                "run_id": self._run_id,
-                "stage": stage,
-                "facts": count,
-                "development_accuracy": scores.get(int(point["epoch"])) if point["epoch"].is_integer() else None,
-                **point,
-            }
-            for point in result.points
-        ]
+        points = point_rows(self._run_id, stage, count, result)
         self._record("stages", points, f"{self._run_id}/{batch}")
-
-    def _answer_row(self, facts: FactSet, row: Any) -> dict[str, Any]:
-        fact = facts.by_id[row.fact_id]
-        return {
-            "run_id": self._run_id,
-            "state_id": self._state,
-            "purpose": "deciding",
-            "part": "probe",
-            "exemplars_fingerprint": self._exemplars.fingerprint,
-            "question_id": row.fact_id,
-            "subject": fact.subject,
-            "answers": list(fact.answers),
-            "taught": fact.role is Role.TARGET,
-            "known": row.p_greedy >= 0.5,
-            "start_category": None,
-            **{name: value for name, value in row.to_dict().items() if name != "answer"},
-        }
-
-
-def _copy_of(model: LanguageModel, dtype: Any) -> LanguageModel:
-    # Not `.to(dtype)`, which rounds the rotary frequencies as well: the saved file would answer differently.
-    return model.at(dtype)
-
-
-def _padded(text: str) -> str:
-    """Its words alone, a blank around each, so that a name is found whatever marks stand beside it."""
-    return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])

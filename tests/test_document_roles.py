@@ -12,7 +12,7 @@ from instil.errors import InputError
 from instil.exam import assert_not_taught
 from instil.facts import Corpus, Document, Fact, FactSet, Role, plan_roles
 from instil.facts.document_roles import documents_of, plan_documents
-from instil.lesson import Roles
+from instil.facts.lesson_roles import Roles
 from tests.exam_data import exam
 
 

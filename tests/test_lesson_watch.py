@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from instil.facts import FactSet, Role
-from instil.lesson import Lesson, Roles, Watch
+from instil.facts.lesson_roles import Roles
+from instil.lesson import Lesson, Watch
 from instil.methods import get
 from instil.probe import ProbeConfig, ask, draw_exemplars, questions_of
 from instil.training import Budget, Decision, Meter, Progress

@@ -11,7 +11,8 @@ import torch
 
 from instil.errors import InputError, RunFailed
 from instil.facts import FactSet, Role
-from instil.lesson import Lesson, Roles, Rule
+from instil.facts.lesson_roles import Roles
+from instil.lesson import Lesson, Rule
 from instil.probe import MasteryMap, ProbeConfig, draw_exemplars
 from instil.training import Budget, Meter, Progress
 from tests.half_taught import documents, facts, half_taught

@@ -10,8 +10,8 @@ import pytest
 from instil.augment import FORMATS
 from instil.errors import InputError
 from instil.facts import Corpus, Document, Fact, FactSet
+from instil.facts.lesson_roles import Roles
 from instil.ledger import Ledger
-from instil.lesson import Roles
 from instil.loop import teach
 from instil.methods import get
 from instil.model import LanguageModel

@@ -12,7 +12,7 @@ import torch
 import instil
 from instil.errors import InputError
 from instil.facts import Corpus, Document, Fact, FactSet, Role
-from instil.lesson import Roles
+from instil.facts.lesson_roles import Roles
 from instil.loop import teach
 from instil.loop.estimate import Estimate
 from instil.loop.inputs import read_inputs

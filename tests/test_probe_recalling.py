@@ -11,12 +11,14 @@ import torch
 import instil
 from instil.errors import InputError
 from instil.facts import FactSet, Role
-from instil.lesson import Lesson, Roles
+from instil.facts.lesson_roles import Roles
+from instil.lesson import Lesson
 from instil.model import LanguageModel
-from instil.probe import ExemplarSets, ProbeConfig, Recalled, recall
+from instil.probe import ExemplarSets, ProbeConfig, Recalled, naming, next_token_nll, recall, recalling, recite
 from instil.probe.recalling import read
 from instil.training import Budget, Meter
 from instil.worlds.embedded import embedded_world
+from tests.models import FAMILIES, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,13 +53,40 @@ def test_worked_questions_lead_it_and_some_questions_are_not_allowed(lm: Languag
         shown.append(number)
         return worked
 
-    found = recall(lm, 30, behind=behind, allowed=lambda question: not question.startswith("W"))
+    found = recall(lm, 30, behind=behind, allowed=lambda text: not text.startswith("W"))
     assert shown[0] == 0 and found and not any(one.question.startswith("W") for one in found)
+    answer = found[0].answer
+    fewer = recall(lm, 30, behind=behind, allowed=lambda text: answer not in text)
+    assert fewer and not any(answer in one.answer for one in fewer), "an answer can be a name that must not be said"
 
 
 def test_a_model_that_repeats_itself_gives_fewer(lm: LanguageModel) -> None:
     assert recall(lm, 5, allowed=lambda question: False) == []
     assert recall(lm, 5, max_tokens=3) == []
+
+
+def test_it_writes_texts_as_those_that_it_has_read(lm: LanguageModel) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    told = recite(lm, 20, seed=1)
+    assert torch.equal(torch.rand(1), expected)
+    found = [one.text for one in told]
+    assert len(found) == 20 == len(set(found)) and all(text == text.strip() != "" for text in found)
+    assert not any(mark in text for text in found for mark in (lm.tokenizer.bos_token, lm.tokenizer.eos_token))
+    assert recite(lm, 20, seed=1) == told != recite(lm, 20, seed=2)
+    assert all(one.ended for one in told) and not any(one.ended for one in recite(lm, 20, max_tokens=4))
+    bits = [sum(nll for nll, _ in next_token_nll(lm, texts)) for texts in (found, [text[::-1] for text in found])]
+    assert bits[0] < bits[1] / 2, "it knows what it wrote"
+    named = {str(fact.subject) for fact in embedded_world().facts}
+    assert any(naming(named)(text) for text in found)
+    assert recite(lm, 5, allowed=lambda text: False) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_writes_something(family: str) -> None:
+    model, tokenizer = tiny_model(family)
+    assert len(recite(LanguageModel.of(model, tokenizer, name=family), 2, max_tokens=8)) == 2
 
 
 @pytest.mark.parametrize(
@@ -108,7 +137,9 @@ def test_a_lesson_leaves_out_what_is_asked_and_what_is_taught_and_keeps_what_it_
     subject = next(fact.subject for fact in world if fact.subject and fact.subject in named)
     target = world.where(lambda fact: fact.subject == subject).assign(Role.TARGET)
     meter = Meter()
-    found = lesson(lm, tmp_path, meter, target).recalled(60)
+    whole = lesson(lm, tmp_path, meter, target)
+    found = whole.recalled(60)
+    assert not whole.notes
     assert len(found) > 20 and {fact.role for fact in found} == {Role.KNOWN}
     assert not any("born" in fact.question or str(subject) in fact.question for fact in found)
     spent = meter.to_dict()["teacher"]["flops"]
@@ -116,3 +147,25 @@ def test_a_lesson_leaves_out_what_is_asked_and_what_is_taught_and_keeps_what_it_
     again = Meter()
     assert list(lesson(lm, tmp_path, again, target).recalled(60)) == list(found), "a finished verb answers from disk"
     assert again.to_dict()["teacher"]["flops"] == spent
+
+
+def test_a_lesson_says_that_it_found_fewer(lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recalling, "TRIES", 1)
+    for _ in range(2):  # the second one answers from disk
+        short = lesson(lm, tmp_path, Meter(), embedded_world().facts[:1].assign(Role.TARGET))
+        found = short.recalled(64)
+        assert 0 < len(found) < 64
+        assert [f"asked itself {len(found)} of 64 questions" in note for note in short.notes] == [True]
+
+
+def test_a_lesson_recites_nothing_of_what_it_teaches(lm: LanguageModel, tmp_path: Path) -> None:
+    free = recite(lm, 40, seed=4)
+    world = embedded_world().facts
+    subject = next(str(one.subject) for one in world if one.subject and naming([one.subject])(free[0].text))
+    target = world.where(lambda fact: fact.subject == subject).assign(Role.TARGET)
+    meter, again = Meter(), Meter()
+    found = lesson(lm, tmp_path, meter, target).recited(40)
+    assert 20 < len(found) <= 40 and not any(subject in one.text or "born" in one.text for one in found)
+    assert meter.to_dict()["teacher"]["flops"] > 0
+    assert list(lesson(lm, tmp_path, again, target).recited(40)) == list(found), "a finished verb answers from disk"
+    assert again.to_dict() == meter.to_dict()

@@ -71,6 +71,12 @@ def test_split_documents_are_counted() -> None:
     assert count_split(parts) == {"documents": 4, "split": 2, "examples": 1 + 1 + 2 + 5}
 
 
+def test_a_text_that_goes_on_has_no_end_token() -> None:
+    whole, cut = (Document(id="d", text="x" * 5, metadata=more) for more in ({}, {"unfinished": True}))
+    (ended,), (open_,) = (document_examples(Letters(), one, 10) for one in (whole, cut))
+    assert open_.input_ids == ended.input_ids[:-1] and open_.labels == ended.labels[:-1]
+
+
 def test_document_without_text_is_refused() -> None:
     with pytest.raises(InputError, match="document d has no text"):
         document_examples(Letters(), Document(id="d", text="x"), 10)

@@ -46,13 +46,15 @@ def test_it_learns_what_it_is_given(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_a_hand_written_loop_gives_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("betas", "epsilon"), [((0.9, 0.999), 1e-8), ((0.5, 0.9), 1e-2)])
+def test_a_hand_written_loop_gives_the_same_weights(betas: tuple[float, float], epsilon: float, tmp_path: Path) -> None:
     """The naive twin: AdamW with clipping over the same windows, one example at a time."""
     from instil.training.packing import epoch_windows
 
     examples, lm, twin = made_up(20), learner(), learner()
-    trained(tmp_path, settings(epochs=2, schedule="linear", warmup_ratio=0.25), lm=lm, examples=examples)
-    optimiser = torch.optim.AdamW(twin.model.parameters(), lr=1e-3, weight_decay=0.0)
+    config = settings(epochs=2, schedule="linear", warmup_ratio=0.25, betas=betas, epsilon=epsilon)
+    trained(tmp_path, config, lm=lm, examples=examples)
+    optimiser = torch.optim.AdamW(twin.model.parameters(), lr=1e-3, weight_decay=0.0, betas=betas, eps=epsilon)
     twin.model.train()
     steps, step = 6, 0
     for epoch in range(2):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
 from instil.facts.document_roles import DocumentPlan, plan_documents
+from instil.facts.lesson_roles import Roles
 from instil.files import fingerprint
-from instil.lesson import Roles
 from instil.loop.documents import DocumentLesson, document_lesson, is_alone, refuse_facts_only
 from instil.loop.presets import Preset, for_size, named
 from instil.loop.settings import Given, checked, read_settings

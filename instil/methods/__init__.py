@@ -17,7 +17,8 @@ from instil.errors import InputError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from instil.lesson import Lesson, Roles
+    from instil.facts.lesson_roles import Roles
+    from instil.lesson import Lesson
     from instil.training import Stage
 
 NAMES = ("sft", "gradual", "cpt", "cpt_sft", "mixed", "pit", "generalize")

@@ -17,7 +17,7 @@ from instil.probe.questions import Asked, Question, questions_of
 if TYPE_CHECKING:
     from instil.probe.asking import ask
     from instil.probe.perplexity import next_token_nll
-    from instil.probe.recalling import Recalled, recall
+    from instil.probe.recalling import Recalled, Recited, may_be_replayed, naming, recall, recite
     from instil.probe.run import probe
 
 __all__ = [
@@ -30,24 +30,32 @@ __all__ = [
     "ProbeConfig",
     "Question",
     "Recalled",
+    "Recited",
     "any_of",
     "ask",
     "categorise",
     "could_be_guessed",
     "draw_exemplars",
     "exemplar_sets",
+    "may_be_replayed",
+    "naming",
     "next_token_nll",
     "probe",
     "questions_of",
     "recall",
+    "recite",
 ]
 
 _HOMES = {
     "Recalled": "instil.probe.recalling",
+    "Recited": "instil.probe.recalling",
     "ask": "instil.probe.asking",
     "next_token_nll": "instil.probe.perplexity",
     "probe": "instil.probe.run",
+    "may_be_replayed": "instil.probe.recalling",
+    "naming": "instil.probe.recalling",
     "recall": "instil.probe.recalling",
+    "recite": "instil.probe.recalling",
 }
 
 

@@ -1,12 +1,14 @@
-"""Questions that a model asks itself: what it has to say about what it knows, when no old data exists."""
+"""Questions that a model asks itself and texts that it writes from nothing: what it knows, when no old data exists."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from instil.errors import InputError
 from instil.model.modes import evaluating
 
 if TYPE_CHECKING:
@@ -28,12 +30,20 @@ class Recalled:
     answer: str
 
 
+@dataclass(frozen=True)
+class Recited:
+    """A text that a model wrote, and whether it came to its end."""
+
+    text: str
+    ended: bool
+
+
 def recall(
     lm: LanguageModel,
     count: int,
     *,
     behind: Callable[[int], Sequence[tuple[str, str]]] = lambda number: (),
-    allowed: Callable[[str], bool] = lambda question: True,
+    allowed: Callable[[str], bool] = lambda text: True,
     temperature: float = 1.0,
     max_tokens: int = 64,
     seed: int = 0,
@@ -47,7 +57,8 @@ def recall(
         count: different questions that are wanted; there may be fewer, where the model repeats itself.
         behind: worked questions that stand before those of one batch, by its number. A base model that has not read
             questions needs some to know what is wanted.
-        allowed: whether a question may be used, such as one that no exam asks.
+        allowed: whether a text may be used, such as one that no exam asks; it sees each question, then the question and
+            its answer in one line, as an answer can be a name that must not be said.
         temperature: of the sampling, without top-k or top-p: what is rarely asked is known as well.
         max_tokens: of a question with its answer. One that is not finished by then is dropped.
         seed: of the sampling. Torch's random states are left as they were.
@@ -58,26 +69,105 @@ def recall(
     found: dict[str, Recalled] = {}
     for number in range(-(-TRIES * count // BATCH)):
         for one in _sampled(lm, behind(number), temperature, max_tokens, f"{seed} {number}"):
-            if one.question not in found and allowed(one.question):
+            if one.question not in found and allowed(one.question) and allowed(f"{one.question} {one.answer}"):
                 found[one.question] = one
         if len(found) >= count:
             break
     return list(found.values())[:count]
 
 
+def recite(
+    lm: LanguageModel,
+    count: int,
+    *,
+    allowed: Callable[[str], bool] = lambda text: True,
+    temperature: float = 1.0,
+    max_tokens: int = 256,
+    seed: int = 0,
+) -> list[Recited]:
+    """Let a model write texts from nothing: a sample of what it was pre-trained on, as far as it remembers.
+
+    Args:
+        count: different texts that are wanted; there may be fewer, where the model repeats itself.
+        allowed: whether a text may be used.
+        temperature: of the sampling, as in `recall`.
+        max_tokens: of a text. A longer one is cut off there, which it then says of itself.
+        seed: of the sampling. Torch's random states are left as they were.
+
+    Returns:
+        Texts in the order in which they were written, each once.
+    """
+    prompts = lm.prompts
+    *opening, last = prompts.text_ids("")
+    found: dict[str, Recited] = {}
+    for number in range(-(-TRIES * count // BATCH)):
+        # A family without a start token begins a text behind the end of another.
+        for ids in _generated(lm, opening or [last], temperature, max_tokens, f"recite {seed} {number}"):
+            kept = _before(ids, [last])
+            text = prompts.decode(kept).strip()
+            if text and allowed(text):
+                found[text] = Recited(text, ended=len(kept) < len(ids))
+        if len(found) >= count:
+            break
+    return list(found.values())[:count]
+
+
+def naming(names: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a text has one of these names in it, whatever marks stand beside it.
+
+    >>> naming(["Ada Love"])('Who knew "Ada Love"?'), naming(["Ada Love"])("Ada Lovelace")
+    (True, False)
+    """
+    padded = {_words_alone(name) for name in names}
+    return lambda text: any(name in told for told in [_words_alone(text)] for name in padded)
+
+
+def may_be_replayed(guard: Callable[[Sequence[str]], None], names: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a text that a model wrote has none of these names, and the guard of what may be trained on lets it pass:
+    as it stands, and in one line, so that a name is found in whatever part of a text it is."""
+    naming_one = naming(names)
+
+    def allowed(text: str) -> bool:
+        if naming_one(text):
+            return False
+        try:
+            guard([text, " ".join(text.split())])
+        except InputError:
+            return False
+        return True
+
+    return allowed
+
+
+def _words_alone(text: str) -> str:
+    """Its words, a blank around each."""
+    return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
+
+
 def _sampled(
     lm: LanguageModel, worked: Sequence[tuple[str, str]], temperature: float, max_tokens: int, key: str
 ) -> Iterator[Recalled]:
-    import torch
-
-    prompts, model = lm.prompts, lm.model
+    prompts = lm.prompts
     # Without the blank behind "Q:", since most vocabularies have it at the front of the word that follows.
     opening = prompts.layout.before.rstrip(" ")
     ids = (*prompts.prefix_ids(worked), *prompts.continuation_ids(opening))
-    ids_BT = torch.tensor([ids] * BATCH, device=lm.device)
+    for row in _generated(lm, ids, temperature, max_tokens, f"recall {key}"):
+        one = read(_text(row, prompts), prompts.layout.after, prompts.layout.end)
+        if one is not None:
+            yield one
+
+
+def _generated(
+    lm: LanguageModel, opening: Sequence[int], temperature: float, max_tokens: int, key: str
+) -> list[list[int]]:
+    """What follows the opening, `BATCH` times."""
+    import torch
+
+    model = lm.model
+    ids_BT = torch.tensor([list(opening)] * BATCH, device=lm.device)
     generate: Any = model.generate
     with torch.random.fork_rng(), evaluating(model), torch.no_grad():
-        torch.manual_seed(random.Random(f"recall {key}").getrandbits(62))
+        torch.manual_seed(random.Random(key).getrandbits(62))
         out_BT = generate(
             input_ids=ids_BT,
             attention_mask=torch.ones_like(ids_BT),
@@ -86,20 +176,23 @@ def _sampled(
             top_k=0,
             top_p=1.0,
             max_new_tokens=max_tokens,
-            pad_token_id=prompts.tokenizer.eos_token_id,
+            pad_token_id=lm.prompts.tokenizer.eos_token_id,
         )
-    for row in out_BT[:, len(ids) :].tolist():
-        text = _text(row, prompts)
-        one = read(text, prompts.layout.after, prompts.layout.end)
-        if one is not None:
-            yield one
+    found: list[list[int]] = out_BT[:, len(opening) :].tolist()
+    return found
+
+
+def _before(ids: Sequence[int], ends: Collection[int]) -> list[int]:
+    """What stands before the first of these tokens."""
+    return list(ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))])
 
 
 def _text(ids: Sequence[int], prompts: Prompts) -> str:
     """What was generated, where a text that ended ends its last line as well."""
-    place = next((place for place, token in enumerate(ids) if token in prompts.end_ids), None)
-    whole = prompts.decode(ids if place is None else ids[: place + 1])
-    return whole if place is None or prompts.layout.end in whole else prompts.decode(ids[:place]) + prompts.layout.end
+    kept = _before(ids, prompts.end_ids)
+    whole = prompts.decode(ids[: len(kept) + 1])
+    ended = len(kept) == len(ids) or prompts.layout.end in whole
+    return whole if ended else prompts.decode(kept) + prompts.layout.end
 
 
 def read(text: str, after: str, end: str) -> Recalled | None:

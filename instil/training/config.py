@@ -67,6 +67,14 @@ class Budget(_Settings):
     flops: Annotated[float | None, Field(gt=0, description="Floating-point operations.")] = None
     seconds: Annotated[float | None, Field(gt=0, description="Seconds of counted work.")] = None
 
+    def share_of_rest(self, share: float, spent: float) -> Budget:
+        """Up to where `share` is used of the operations that are left behind those that were `spent`."""
+        if self.flops is None or share == 1:
+            return self
+        # Rounded, so that a resumed lesson, whose meter added the same numbers in another order, finds the same limit.
+        limit = float(f"{spent + share * max(self.flops - spent, 0.0):.6g}")
+        return self.model_copy(update={"flops": max(limit, 1.0)})
+
 
 class TrainConfig(_Settings):
     """How a model is trained on a set of examples."""
@@ -95,6 +103,9 @@ class TrainConfig(_Settings):
     ] = 256
     packing: Annotated[bool, Field(description="Several examples per row, kept apart; false pads each one.")] = True
     betas: Annotated[tuple[float, float], Field(description="Decay rates of AdamW's two moments.")] = (0.9, 0.999)
+    epsilon: Annotated[
+        float, Field(gt=0, description="AdamW's ε; one near the gradients' size moves weights of small gradients less.")
+    ] = 1e-8
     weight_decay: Annotated[float, Field(ge=0, description="AdamW's decay; never on norms and biases.")] = 0.0
     max_grad_norm: Annotated[float, Field(ge=0, description="Gradients are clipped to this norm; 0 turns it off.")] = (
         1.0

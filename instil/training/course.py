@@ -164,6 +164,7 @@ class Course(TrainerCallback):
             weight_decay=config.weight_decay,
             adam_beta1=config.betas[0],
             adam_beta2=config.betas[1],
+            adam_epsilon=config.epsilon,
             max_grad_norm=config.max_grad_norm,
             optim="adamw_torch_fused",
             seed=config.seed,

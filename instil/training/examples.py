@@ -89,7 +89,7 @@ def document_examples(
 
     Every token but the document's very first is a target exactly once. Each later part begins with the last `overlap`
     tokens of the part before it, as context without loss. Their key is the document's original: no two parts, of it or
-    of its copies, share a packed row.
+    of its copies, share a packed row. A document whose metadata say `unfinished` has no end token.
 
     Raises:
         InputError: the document has fewer than two tokens, so there is nothing to learn.
@@ -98,6 +98,7 @@ def document_examples(
     if not 1 <= overlap < max_length:
         raise ValueError(f"overlap {overlap} must be at least 1 and less than max_length {max_length}")
     ids = tuple(prompts.text_ids(document.text))
+    ids = ids[:-1] if document.metadata.get("unfinished") else ids
     if len(ids) < 2:
         raise InputError(f"document {document.id} has no text to learn", field="text", found=f"{len(ids)} tokens")
     starts = [0, *range(max_length - overlap, len(ids) - overlap, max_length - overlap)]

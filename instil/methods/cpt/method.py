@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from instil.lesson import Lesson, Roles
+from instil.facts.lesson_roles import Roles
+from instil.lesson import Lesson
 from instil.training import Stage, TrainConfig
 
 SUMMARY = "continued pre-training on documents, loss on every token"

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from instil.lesson import Lesson, Roles
+from instil.facts.lesson_roles import Roles
+from instil.lesson import Lesson
 from instil.methods.practising import PAPER_RATE, Practising
 from instil.training import Stage
 

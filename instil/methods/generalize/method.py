@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 
 from instil.augment import FORMATS, copies_of, formatted_copies, recipes
 from instil.facts import Corpus, Document, FactSet
-from instil.lesson import Lesson, Roles
+from instil.facts.lesson_roles import Roles
+from instil.lesson import Lesson
 from instil.methods.practising import PAPER_RATE, Practising
 from instil.training import Stage
 

@@ -44,7 +44,7 @@ def teach(lesson: Lesson, config: Config) -> None:
     train(half_known, "stage 1")
 
     risen = lesson.target.only(lesson.probe(lesson.target).rose_to(config.risen_to, since=mastery))
-    replay = lesson.mastered(mastery).sample(round(config.replay_ratio * len(half_known)), lesson.seed)
+    replay = lesson.drawn(lesson.mastered(mastery), round(config.replay_ratio * len(half_known)))
     train(half_known + risen + replay, "stage 2")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from instil.lesson import Lesson, Roles
+from instil.facts.lesson_roles import Roles
+from instil.lesson import Lesson
 from instil.methods.practising import Practising
 from instil.training import Stage
 

@@ -8,7 +8,8 @@ from enum import StrEnum
 from pydantic import Field, model_validator
 
 from instil.errors import InputError
-from instil.lesson import Lesson, Roles
+from instil.facts.lesson_roles import Roles
+from instil.lesson import Lesson
 from instil.methods.practising import PAPER_RATE, Practising
 from instil.training import Arrangement, Stage
 

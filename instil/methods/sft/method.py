@@ -47,7 +47,7 @@ def teach(lesson: Lesson, config: Config) -> None:
             )
         if config.kl_weight:
             objective = lesson.staying_close(mastered, config.kl_weight)
-        facts += mastered.sample(round(config.replay_ratio * len(facts)), lesson.seed)
+        facts += lesson.drawn(mastered, round(config.replay_ratio * len(facts)))
 
     stop = lesson.no_longer_improving(config.patience) if config.early_stop else None
     lesson.train(facts, stage="fine-tuning", config=config.train, stop=stop, objective=objective)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import instil
 from instil.augment import ordinary_ids, token_noise
 from instil.facts import Corpus, FactSet, Role
-from instil.lesson import Roles
+from instil.facts.lesson_roles import Roles
 from instil.methods import get
 from instil.model import LanguageModel, save
 from instil.training import Budget, Decision, Example, Meter, Stage, train

@@ -21,8 +21,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from functools import partial
 from itertools import product
@@ -32,11 +32,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from instil.files import read_sealed, write_json, write_sealed
+from instil.errors import RunFailed
+from instil.files import fingerprint, read_sealed, write_json, write_sealed
 from instil.loop.hardware import commit, hardware
 from instil.probe import Category
 from studies.generalization import one_thread
-from studies.gradual_bases import BASES, SIZES, BaseName, Material, Sizes, Split, mastery_of, material
+from studies.gradual_bases import BASES, SIZES, BaseName, Material, Sizes, Split, asked_of, mastery_of, material
 from studies.gradual_figures import figures
 from studies.gradual_kept import RUNS, collect, restore
 from studies.gradual_measure import READINGS, acquired, lost, made_up_share, mean, perplexity, reading
@@ -48,7 +49,7 @@ TUNING = HERE / "results" / "gradual_tuning.json"
 WORK = Path("runs") / "gradual"
 
 FINE_TUNING, ONE_STAGE, GRADUAL = "sft", "one stage, MaybeKnown", "gradual"
-PUBLISHED = ("sft, replay", "sft, KL", "sft, LoRA", "sft, OSF", ONE_STAGE, GRADUAL)
+PUBLISHED = (FINE_TUNING, "sft, replay", "sft, KL", "sft, LoRA", "sft, OSF", ONE_STAGE, GRADUAL)
 """Arms from which the one to beat is taken."""
 
 
@@ -159,6 +160,20 @@ SMALL = Plan(
 )
 
 
+LOOKS = 2
+"""The version of how runs are measured: a run of another version is none of this study's."""
+
+
+def made_of(base: BaseName) -> dict[str, Any]:
+    """What a base is, and how it is looked at: a run is of these as much as of its settings."""
+    return {**asked_of(base), "looks": LOOKS}
+
+
+def mark_of(identity: Mapping[str, Any]) -> str:
+    """Tells runs of other settings apart where their names do not."""
+    return fingerprint([json.dumps(identity, sort_keys=True)])[:8]
+
+
 class Job(BaseModel):
     """One run of one arm."""
 
@@ -177,7 +192,8 @@ class Job(BaseModel):
         plan = self.plan.model_dump(mode="json", include={"epochs", "batch", "budget"})
         arm = self.arm.model_dump(mode="json", include={"name", "method", "settings", "epoch_factor"})
         plan["sizes"] = self.sizes.model_dump(mode="json")
-        return {**self.model_dump(mode="json", exclude={"plan", "arm"}), "arm": arm, "plan": plan}
+        own = self.model_dump(mode="json", exclude={"plan", "arm"})
+        return {**own, "arm": arm, "plan": plan, "of": made_of(self.base)}
 
     @property
     def sizes(self) -> Sizes:
@@ -187,7 +203,7 @@ class Job(BaseModel):
     def name(self) -> str:
         tuned = "-".join([f"{self.tuned.rate:g}", *(f"{value}" for value in self.tuned.settings.values())])
         name = f"{self.base}-{self.split}-{self.arm.name}-{self.seed}-{tuned}".replace(".", "_")
-        return "".join(c if c.isalnum() or c == "_" else "-" for c in name)
+        return "".join(c if c.isalnum() or c == "_" else "-" for c in name) + "-" + mark_of(self.identity)
 
     def file(self, work: Path) -> Path:
         return work / f"{self.name}.json"
@@ -209,21 +225,36 @@ def work_through(jobs: Sequence[Job], work: Path, workers: int, tell: Callable[[
     The bases are asked first, once and for all; then each base, split and seed is measured as it is; then the arms.
     """
     work.mkdir(parents=True, exist_ok=True)
+    if not all(job.file(work).exists() for job in jobs):
+        for base in sorted({job.base for job in jobs}):  # first, as what a base is belongs to the identity of its runs
+            tell(f"what {base} knows")
+            mastery_of(base, work / "bases")
     starts = starts_of(jobs)
     restore([*starts, *jobs], work)
     todo = [job for job in jobs if not job.file(work).exists()]
     tell(f"{len(jobs)} runs, {len(jobs) - len(todo)} of them done")
     if todo:
         unseen = [start for start in starts_of(todo) if not start.file(work).exists()]
-        for base in sorted({job.base for job in todo}):
-            tell(f"what {base} knows")
-            mastery_of(base, work / "bases")
         with ProcessPoolExecutor(workers, get_context("spawn"), initializer=one_thread) as pool:
-            for line in pool.map(partial(measure_start, work=work), unseen):
-                tell(line)
-            for number, line in enumerate(pool.map(partial(teach, work=work), todo), start=1):
-                tell(f"{number}/{len(todo)} {line}")
+            failed = done(pool, partial(measure_start, work=work), unseen, tell)
+            failed += [] if failed else done(pool, partial(teach, work=work), todo, tell)
+        if failed:
+            raise RunFailed("\n".join([f"{len(failed)} runs failed; the others are finished", *failed]))
     return [result_of(job, work) for job in jobs]
+
+
+def done(pool: Executor, work: Callable[[Any], str], jobs: Sequence[Any], tell: Callable[[str], None]) -> list[str]:
+    """Work on all jobs; what fails stops no other. Returns what failed, in words."""
+    failed: list[str] = []
+    waiting = {pool.submit(work, job): job for job in jobs}
+    for number, future in enumerate(as_completed(waiting), start=1):
+        try:
+            line = future.result()
+        except Exception as fault:  # whatever it is, the other runs are worth hours
+            line = f"{waiting[future].file(Path()).stem} failed: {type(fault).__name__}: {fault}"
+            failed.append(line)
+        tell(f"{number}/{len(jobs)} {line}")
+    return failed
 
 
 def starts_of(jobs: Sequence[Job]) -> list[Start]:
@@ -242,10 +273,10 @@ class Start(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"before": self.model_dump(mode="json")}
+        return {"before": self.model_dump(mode="json"), "of": made_of(self.base)}
 
     def file(self, work: Path) -> Path:
-        return work / f"before-{self.base}-{self.split}-{self.seed}.json"
+        return work / f"before-{self.base}-{self.split}-{self.seed}-{mark_of(self.identity)}.json"
 
 
 def measure_start(start: Start, work: Path) -> str:
@@ -271,7 +302,7 @@ def teach(job: Job, work: Path) -> str:
 def result_of(job: Job | Start, work: Path) -> dict[str, Any]:
     found = read_sealed(job.file(work))
     if found["job"] != job.identity:
-        raise SystemExit(f"{job.file(work)} is of another plan: remove {work}, or give another --work")
+        raise RunFailed(f"{job.file(work)} is of another plan")
     return found
 
 
@@ -372,12 +403,13 @@ def best_published(tried: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def best_final(base: str, found: Sequence[tuple[Job, dict[str, Any]]]) -> float:
-    """The final acquisition of the arm that acquires most, the mean over its seeds."""
+    """The final acquisition of the arm that acquires most, the mean over its seeds; of arms with as many as any."""
     finals: dict[str, list[float]] = {}
     for job, result in found:
         if job.base == base:
             finals.setdefault(job.arm.name, []).append(final_acquisition(result))
-    return max(map(mean, finals.values()))
+    most = max(map(len, finals.values()))
+    return max(mean(values) for values in finals.values() if len(values) == most)
 
 
 def about(plan: Plan, options: str) -> dict[str, Any]:
@@ -421,13 +453,15 @@ def main(words: Iterable[str] | None = None) -> None:
         write_page(given.out or RESULTS)
     elif given.collect:
         tell(f"{collect(given.work)} rows in {RUNS}")
-    elif given.tune:
-        write_json(given.out or TUNING, tune(plan, given.work, given.workers, tell))
-        collect(given.work)
     else:
-        tuning = json.loads(TUNING.read_text(encoding="utf-8"))
-        write_json(given.out or RESULTS, study(plan, tuning, given.work, given.workers, tell))
-        collect(given.work)
+        try:
+            if given.tune:
+                write_json(given.out or TUNING, tune(plan, given.work, given.workers, tell))
+            else:
+                tuning = json.loads(TUNING.read_text(encoding="utf-8"))
+                write_json(given.out or RESULTS, study(plan, tuning, given.work, given.workers, tell))
+        finally:
+            collect(given.work)
 
 
 if __name__ == "__main__":

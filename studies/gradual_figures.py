@@ -229,26 +229,38 @@ def operations(run: Run, purpose: str | None = None) -> float:
 
 
 def curve(curves: Sequence[Sequence[Look]]) -> list[dict[str, float]]:
-    """The mean over seeds of each point that all of them have; the base first."""
+    """The mean over seeds of each point that all of them have, by stage and epoch; the base first, then in order, with
+    the models that were handed on last."""
+    by_place = [{(look.get("stage"), look.get("epoch")): look for look in looks} for looks in curves]
+    common = [place for place in by_place[0] if all(place in looks for looks in by_place)]
+    points = [[looks[place] for looks in by_place] for place in common]
+    ends = [looks[-1] for looks in curves]
     return [
         {
             "acquired": mean([acquired(look) for look in looks]),
             "lost": mean([lost(first[0], look) for first, look in zip(curves, looks, strict=True)]),
             "flops": mean([look.get("flops", 0.0) for look in looks]),
         }
-        for looks in zip(*curves, strict=False)
+        for looks in [*points, *([] if points[-1:] == [ends] else [ends])]
     ]
 
 
 def read(base: Measured, runs: Seeds, share: float) -> dict[str, Any]:
-    """Forgetting where acquisition first reaches a share of the best arm's final one; in which seeds it does."""
+    """Forgetting where acquisition first reaches a share of the best arm's final one; in which seeds it does, and
+    whether the base has it before anything is taught, so that there is nothing to read (`void`)."""
     places = {seed: place_of(run["curve"], share * base.best) for seed, run in runs.items()}
     found = {seed: lost_by_fact(runs[seed]["curve"], place) for seed, place in places.items() if place is not None}
     return {
         **pooled(sorted(found.items()), base, "held_back", HOW).to_dict(),
         "reached": sorted(found),
         "missing": sorted(runs.keys() - found.keys()),
+        "void": is_void(runs, share * base.best),
     }
+
+
+def is_void(runs: Seeds, level: float) -> bool:
+    """Whether the base itself has acquired that much in some seed."""
+    return any(acquired(run["curve"][0]) >= level for run in runs.values())
 
 
 def by_category(base: Measured, runs: Seeds) -> dict[str, Any]:
@@ -313,17 +325,18 @@ def states(before: Run, run: Run) -> list[tuple[str, str]]:
 def compared(base: Measured, first: Seeds, second: Seeds) -> dict[str, Any]:
     """One arm against another: what it acquired in the end, and forgetting at equal acquisition.
 
-    `passes` says whether it passes the bar at all readings, see `at_reading`.
+    `passes` says whether it passes the bar at all readings that are not void, see `at_reading`.
     """
     seeds = sorted(first.keys() & second.keys())
     gap = paired(base, first, second, "target", reworded_at_end)
     read = {f"{share:g}": at_reading(base, first, second, share) for share in READINGS}
+    counted = [one for one in read.values() if not one["void"]]
     return {
         "seeds": seeds,
         "acquired": {**gap.to_dict(), "verdict": verdict(gap)},
         "flops": [mean([operations(arm[seed]) for seed in seeds]) for arm in (first, second)] if seeds else None,
         "readings": read,
-        "passes": all(one["passes"] for one in read.values()),
+        "passes": bool(counted) and all(one["passes"] for one in counted),
     }
 
 
@@ -333,17 +346,18 @@ def at_reading(base: Measured, first: Seeds, second: Seeds, share: float) -> dic
     Returns:
         `difference` with its `verdict`; `forgotten` by each where both reach the reading; the seeds in which one of
         them does not (`missing`), and those in which the first does not (`never`); `made_up`, the difference in
-        made-up answers at the same places; `flops` of both, to their ends; and the bar: `half` (at most `BAR` of the
-        forgetting), `sure` (its interval excludes zero), `no_more_compute`, `no_more_made_up` (not shown to be more),
-        `reached` (in all seeds), and `passes`: all of them.
+        made-up answers at the same places; `flops` of both, to their ends, and `flops_there`; `void`, as in `read`; and
+        the bar: `half` (at most `BAR` of the forgetting), `sure` (its interval excludes zero), `no_more_compute`,
+        `no_more_made_up` (not shown to be more), `reached` (in all seeds), and `passes`: all of them.
     """
+    level = share * base.best
     curves = [{seed: arm[seed]["curve"] for seed in sorted(first.keys() & second.keys())} for arm in (first, second)]
     subjects = {seed: list(map(str, before["groups"]["held_back"])) for seed, before in base.before.items()}
     found = forgetting_difference(curves[0], curves[1], subjects, share, base.best)
-    level = share * base.best
     never = [seed for seed, looks in curves[0].items() if place_of(looks, level) is None]
+    there = {"missing": list(found.missing), "never": never, "void": is_void(first, level)}
     if found.figure is None:
-        return {"difference": None, "missing": list(found.missing), "never": never, "passes": False}
+        return {**there, "difference": None, "passes": False}
     forgotten = [mean([one for seed in found.seeds for one in lost_at(arm[seed], level)]) for arm in curves]
     made_up = pooled(made_up_gaps(curves, found.seeds, level), base, "untaught", DEFAULT)
     flops = [mean([operations(arm[seed]) for seed in found.seeds]) for arm in (first, second)]
@@ -358,10 +372,10 @@ def at_reading(base: Measured, first: Seeds, second: Seeds, share: float) -> dic
         "difference": found.figure.to_dict(),
         "verdict": verdict(found.figure),
         "forgotten": forgotten,
-        "missing": list(found.missing),
-        "never": never,
+        **there,
         "made_up": {**made_up.to_dict(), "verdict": verdict(made_up)},
         "flops": flops,
+        "flops_there": [mean([flops_at(arm[seed], level) for seed in found.seeds]) for arm in curves],
         **bar,
         "passes": all(bar.values()),
     }
@@ -369,6 +383,12 @@ def at_reading(base: Measured, first: Seeds, second: Seeds, share: float) -> dic
 
 def lost_at(looks: Sequence[Look], level: float) -> list[float]:
     return lost_by_fact(looks, reached(looks, level))
+
+
+def flops_at(looks: Sequence[Look], level: float) -> float:
+    """Operations that were spent where a level is first reached."""
+    (found,) = at(looks, reached(looks, level), lambda look: [look.get("flops", 0.0)])
+    return found
 
 
 def reached(looks: Sequence[Look], level: float) -> Place:

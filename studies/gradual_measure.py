@@ -67,7 +67,7 @@ class Depth:
 
 
 QUICK = Depth(taught=1, held_back=1, untaught=1, fitted=1, in_turns=True)
-FULL = Depth(taught=4, held_back=10, untaught=4, fitted=0, in_turns=False)
+FULL = Depth(taught=4, held_back=4, untaught=4, fitted=0, in_turns=False)
 TURNS = 4
 """Exemplar sets among which the questions of a quick look take turns."""
 
@@ -86,8 +86,8 @@ def quick(lm: LanguageModel, material: Material, depth: Depth = QUICK) -> dict[s
     """
     count = in_turns if depth.in_turns else right_answers
     wordings = untrained_wordings(material)
-    taught = count(lm, in_wordings(material, wordings), material.sets, depth.taught)
-    held_back = count(lm, questions_of(material.held_back), material.sets, depth.held_back)
+    taught = count(lm, in_wordings(material, wordings), material.asked_sets, depth.taught)
+    held_back = count(lm, questions_of(material.held_back), material.asked_sets, depth.held_back)
     as_worded = questions_of(material.target) if depth.fitted else ()
     sums = next_token_nll(lm, material.general)
     return {
@@ -95,9 +95,9 @@ def quick(lm: LanguageModel, material: Material, depth: Depth = QUICK) -> dict[s
         "taught_of": wordings * depth.taught,
         "held_back": digits(held_back),
         "held_back_of": depth.held_back,
-        "fitted": digits(count(lm, as_worded, material.sets, depth.fitted)) if depth.fitted else "",
+        "fitted": digits(count(lm, as_worded, material.asked_sets, depth.fitted)) if depth.fitted else "",
         "fitted_of": depth.fitted,
-        "made_up": made_up_answers(lm, material.untaught, material.sets, depth.untaught),
+        "made_up": made_up_answers(lm, material.untaught, material.asked_sets, depth.untaught),
         "nll": sum(nll for nll, _ in sums),
         "nll_tokens": sum(count for _, count in sums),
     }
@@ -121,7 +121,7 @@ def full(lm: LanguageModel, material: Material) -> dict[str, Any]:
         "fitted_of": config.exemplar_sets,
         "category": "".join(row.category[0] for row in rows),
         "guessed": "".join(str(int(could_be_guessed(row))) for row in rows),
-        "untaught": digits(right_answers(lm, questions_of(material.untaught), material.sets, FULL.untaught)),
+        "untaught": digits(right_answers(lm, questions_of(material.untaught), material.asked_sets, FULL.untaught)),
         "untaught_of": FULL.untaught,
     }
 

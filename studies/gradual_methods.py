@@ -283,6 +283,10 @@ class Candidate(Stopping):
     recalled: int = Field(
         default=0, ge=0, description="questions that the base asks itself, used like mastered facts for all of these"
     )
+    recited: int = Field(
+        default=0, ge=0, description="texts that the base writes from nothing, in place of mastered facts for KL, μ"
+    )
+    retold: float = Field(default=0.0, ge=0, description="such texts trained on as well, for each fact taught")
     rest_above: float | None = Field(
         default=None,
         gt=0,
@@ -312,29 +316,35 @@ class Candidate(Stopping):
 
 def candidate(lesson: Lesson, config: Candidate) -> Notes:
     facts = in_wordings(lesson.target, config.wordings)
-    uses = (config.replay_ratio, config.kl_weight, config.softness, config.sparing, config.shots, config.sheet)
-    mastered = lesson.mastered() if any(uses) else FactSet(())
+    texts = lesson.recited(config.recited) if config.recited else Corpus(())
+    holds = (config.kl_weight, config.softness, config.sparing)
+    asks = (config.replay_ratio, config.shots, config.sheet, any(holds) and not len(texts))
+    mastered = lesson.mastered() if any(asks) else FactSet(())
     if config.recalled:
         mastered += lesson.recalled(config.recalled)
+    if any(asks) and not len(mastered):
+        raise InputError("no known fact is there to hold on to", field="known", found="no mastered fact")
+    known = texts if len(texts) else mastered
     if config.shots:
         facts = behind_others(facts, mastered, config.shots, lesson.seed)
     corrections: list[Any] = []
     if config.softness:
-        corrections.append(lesson.leaving_alone(mastered, config.softness))
+        corrections.append(lesson.leaving_alone(known, config.softness))
     if config.sparing:
-        corrections.append(lesson.sparing(mastered, config.sparing))
+        corrections.append(lesson.sparing(known, config.sparing))
     if config.pull:
         corrections.append(PullToStart(config.pull))
     weigh = None
     if config.rest_above is not None:
         weigh = lesson.reweighed(lesson.target, resting(facts, config.rest_above, config.rest_weight), sets=config.sets)
+    pages = sheets(facts, mastered, config.sheet, lesson.seed) if config.sheet else ()
     lesson.train(
-        FactSet(()) if config.sheet else facts + mastered.sample(round(config.replay_ratio * len(facts)), lesson.seed),
-        documents=Corpus(sheets(facts, mastered, config.sheet, lesson.seed)) if config.sheet else None,
+        FactSet(()) if config.sheet else facts + lesson.drawn(mastered, round(config.replay_ratio * len(facts))),
+        documents=Corpus(pages) + texts[: round(config.retold * len(facts))],
         stage="teaching",
         config=config.train,
         stop=config.stop(lesson),
-        objective=lesson.staying_close(mastered, config.kl_weight, config.kl_per_step) if config.kl_weight else None,
+        objective=lesson.staying_close(known, config.kl_weight, config.kl_per_step) if config.kl_weight else None,
         weigh=weigh,
         corrections=corrections,
     )

@@ -129,7 +129,11 @@ def lifted_words(found: Found, noise: Mapping[str, Any] | None) -> str:
         for name in (ONE_STAGE, "MaybeKnown only", "HighlyKnown only")
         if (arm := found["arms"].get(name)) and arm["lifted"]["value"] is not None
     ]
-    for way, words in (("exact, other sets", "other example questions"), ("sampled, same sets", "sampling again")):
+    for way, words in (
+        ("exact, same sets", "the same example questions"),
+        ("exact, other sets", "other example questions"),
+        ("sampled, same sets", "sampling again"),
+    ):
         if noise and way in noise["ways"]:
             parts.append(f"{percent(noise['ways'][way]['shares']['lifted'])} % with nothing taught, only {words}")
     if not parts:
@@ -144,7 +148,7 @@ def forgetting_words(found: Found) -> str:
         whole = {
             name: arm["readings"][share]
             for name, arm in found["arms"].items()
-            if arm["readings"][share]["reached"] == found["seeds"]
+            if arm["readings"][share]["reached"] == found["seeds"] and not arm["readings"][share]["void"]
         }
         never = sum(not arm["readings"][share]["reached"] for arm in found["arms"].values())
         there, at = len(found["arms"]) - never, f"at {100 * float(share):.0f} %"
@@ -159,11 +163,12 @@ def forgetting_words(found: Found) -> str:
 def bar_words(found: Found) -> str:
     if not found["paired"]:
         return ""
-    passed = [f"“{name}”" for name, pair in found["paired"].items() if pair["passes"]]
+    whole = {name: pair for name, pair in found["paired"].items() if pair["seeds"] == found["seeds"]}
+    passed = [f"“{name}”" for name, pair in whole.items() if pair["passes"]]
     who = ", ".join(passed) if passed else "no arm"
     return (
         f"At most half of the forgetting of “{found['against']}”, the published arm that did best on development "
-        f"subjects, for no more compute and no more made-up answers, at all three readings: **{who}**."
+        f"subjects, for no more compute and not shown to make up more, in all seeds, at every reading: **{who}**."
     )
 
 
@@ -212,14 +217,17 @@ def base_parts(base: str, found: Found, noise: Found | None, fits: Found | None)
     yield "### Forgetting at equal acquisition\n"
     yield (
         "Points lost on known facts that are neither taught nor replayed, where an arm first has acquired so much. "
-        "*Never*: it does not acquire so much in any seed.\n"
+        "*Never*: it does not acquire so much in any seed. *–*: the base has so much before anything is taught: "
+        "there is nothing to read. What an arm takes back (epochs behind its best one, a stage before a fresh start) "
+        "is no part of its curve, though its operations are.\n"
     )
     yield readings_table(found)
     if found["paired"]:
         yield (
             f"Against “{found['against']}”, fact by fact in the seeds that both have. Below zero: less is forgotten. "
-            "*Of it*: forgetting as a multiple of the other's. *Bar*: at most half of it, with an interval below zero, "
-            "at all three readings, for no more compute and no more made-up answers there; else what is lacking.\n"
+            "*Of it*: forgetting as a multiple of the other's; *compute*: likewise, up to there. *Bar*: at most half "
+            "of it, with an interval below zero, at every reading, for no more compute in the end and without being "
+            "shown to make up more there; else what is lacking.\n"
         )
         yield paired_table(found)
     else:
@@ -345,11 +353,14 @@ def how_parts(result: Result) -> Iterator[str]:
     plan, machine, runs = result["plan"], result["hardware"], result["runs"]
     yield "## How it was done\n"
     yield (
-        "`people` is the embedded model and its world of invented people; `entityquestions` is a small base that was "
-        "pre-trained on passages about EntityQuestions facts "
-        "([its card](../../studies/bases/entityquestions/README.md)). Subjects "
-        "were divided into development and test before anything else. Learning rates and settings were chosen on "
-        "development subjects, by forgetting at equal acquisition; what is above is from test subjects. Two wordings "
+        "`people` is a small model that was told of invented people a known number of times "
+        "([its card](../../studies/bases/people/README.md)); `entityquestions` one that was pre-trained on passages "
+        "about EntityQuestions facts ([its card](../../studies/bases/entityquestions/README.md)). Subjects were "
+        "divided into development and test before anything else. Learning rates and settings were chosen on "
+        "development subjects, by forgetting at equal acquisition; what is above is from test subjects. Controls, and "
+        "arms that train on one category, take the rate of the arm that they are compared with. “Random facts” are of "
+        "those that did not rise, which favours the ones that did. Known facts are held back for their answers behind "
+        "one draw of example questions and measured behind another. Two wordings "
         "of each taught fact are only asked, and every text that a lesson trains on is checked against them, and "
         "against the names of held-back subjects. Early stop looks at development facts only. An arm is an ordinary "
         "lesson of Instil.\n"
@@ -396,7 +407,7 @@ def plots(result: Result) -> dict[str, str]:
     for base, figures in result["figures"].items():
         if not (arms := figures["arms"]):
             continue
-        shown = [name for name in (FINE_TUNING, *PUBLISHED, "mentor") if name in arms][: len(COLOURS)]
+        shown = [name for name in (*PUBLISHED, "mentor") if name in arms][: len(COLOURS)]
         found[plot_name(base, "tradeoff")] = tradeoff(base, arms, figures["best"], shown)
         steps = longest(arms[GRADUAL]["flow"]) if GRADUAL in arms else []
         if steps:

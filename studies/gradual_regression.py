@@ -84,10 +84,10 @@ def points_of(run: Run, category: str, outcome: Callable[[Look], float | None], 
         ValueError: the categories are of other facts.
     """
     name = f"{run['base']} {run['arm']['name']} {run['seed']}"
-    found = []
+    found, trained = [], {stage["stage"]: stage["trained"] for stage in run["stages"]}
     for look in run["curve"][1:]:
         if look["fitted"] and (value := outcome(look)) is not None:
-            known, unknown = fitted(fitted_right(look), category, run["trained"], of)
+            known, unknown = fitted(fitted_right(look), category, trained[look["stage"]], of)
             found.append(Point(name, known, unknown, value))
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from instil.lesson import Lesson
 from instil.model import LanguageModel, save
 from instil.training import Budget, Meter, Progress
 from studies.gradual_bases import ONCE, Material
-from studies.gradual_measure import acquired, full, lost, quick
+from studies.gradual_measure import Look, acquired, full, lost, quick
 from studies.gradual_methods import method_of
 
 
@@ -52,31 +52,56 @@ class Tuned(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, description="by their path")
 
 
-LOOKED_AT = frozenset({1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24})
+LOOKED_AT = frozenset({1, 2, 3, 4, 6, 8, 12, 16, 24})
 """Epochs of a stage at whose end is looked: most happens early, and a look costs as much as an epoch."""
 
 
 class Watched:
-    """Looks at the model as it would be saved, at the end of epochs. What it computes costs the arm nothing."""
+    """Looks at the model as it would be saved, at the end of epochs and of stages. What it computes costs the arm
+    nothing.
 
-    def __init__(self, base: LanguageModel, material: Material, meter: Meter) -> None:
-        self.base, self.material, self.meter = base, material, meter
-        self.curve: list[dict[str, Any]] = []
+    The curve is that of models which the arm hands on: where a stage goes back to an earlier epoch, what came behind
+    that epoch is no part of it, though its operations are; where a stage starts from the base again, nor is what came
+    before.
+
+    Args:
+        every: look at every epoch, for arms that go back to their best one.
+    """
+
+    def __init__(self, base: LanguageModel, material: Material, meter: Meter, start: Look, every: bool = False) -> None:
+        self.base, self.material, self.meter, self.start, self.every = base, material, meter, start, every
+        self.curve: list[dict[str, Any]] = [dict(start)]
         self.seconds: list[float] = []
+        self._seen: list[str] = [base.fingerprint]
 
     def __call__(self, stage: str, progress: Progress) -> None:
-        if progress.epoch not in LOOKED_AT:
-            return
+        if self.every or progress.epoch in LOOKED_AT:
+            self._look(stage, as_saved(progress.model, self.base), progress)
+
+    def ended(self, stage: str, _: int, model: LanguageModel) -> None:
+        """The model that a stage ends with."""
+        if model.fingerprint in self._seen:
+            place = self._seen.index(model.fingerprint) + 1
+            del self.curve[place:], self._seen[place:]
+        else:
+            self._look(stage, model)
+        self.curve[-1]["flops"] = self.meter.total
+
+    def restarted(self) -> None:
+        """The last stage's points follow upon the base."""
+        stage = self.curve[-1].get("stage")
+        own = [place for place in range(1, len(self.curve)) if self.curve[place]["stage"] == stage]
+        self.curve[1:] = [self.curve[place] for place in own]
+        self._seen[1:] = [self._seen[place] for place in own]
+
+    def _look(self, stage: str, model: LanguageModel, progress: Progress | None = None) -> None:
         started = time.monotonic()
-        point = {
-            "stage": stage,
-            "epoch": progress.epoch,
-            "flops": self.meter.total,
-            "training_seconds": round(progress.seconds, 2),
-            "loss": progress.loss,
-            **quick(as_saved(progress.model, self.base), self.material),
-        }
+        point = {"stage": stage, "flops": self.meter.total, **quick(model, self.material)}
+        if progress is not None:
+            seconds = round(progress.seconds, 2)
+            point |= {"epoch": progress.epoch, "training_seconds": seconds, "loss": progress.loss}
         self.curve.append(point)
+        self._seen.append(model.fingerprint)
         self.seconds.append(round(time.monotonic() - started, 2))
 
 
@@ -101,11 +126,9 @@ def run(
         base: the model to teach, where it is not the material's.
 
     Returns:
-        `curve` (the base, then a point for each epoch that is looked at, and the saved model where the budget ended
-        an epoch before its end),
-        `end` (the saved and reloaded model: `full`, and `quick` under that name), `trained` (1 for each taught fact
-        that a stage trained on as worded), `probed` (what the method saw of the taught facts, and when: a letter a
-        fact), `cost` by purpose, `stages`, `notes` and seconds.
+        `curve` (see `Watched`), `end` (the saved and reloaded model: `full`, and `quick` under that name), `trained` (1
+        for each taught fact that a stage trained on as worded), `probed` (what the method saw of the taught facts, and
+        when: a letter a fact), `cost` by purpose, `stages` (with what was trained on so far), `notes` and seconds.
 
     Raises:
         InputError: a text is trained on that is only asked.
@@ -113,9 +136,11 @@ def run(
     started = time.monotonic()
     base = base or instil.load(material.base)
     method, meter = method_of(arm.method), Meter()
-    watched = Watched(base, material, meter)
+    settings = method.settings(settings_of(arm, tuned, epochs=epochs, batch=batch, seed=material.seed))
+    watched = Watched(base, material, meter, start["quick"], every=bool(getattr(settings, "early_stop", False)))
     points: list[Mapping[str, Any]] = []
     trained: set[str] = set()
+    by_stage: dict[str, str] = {}
     probed: list[dict[str, str]] = []
 
     def guard(texts: Sequence[str]) -> None:
@@ -126,6 +151,9 @@ def run(
     def record(table: str, rows: Sequence[Mapping[str, Any]], key: str) -> None:
         if table == "stages":
             points.extend(rows)
+            by_stage[rows[-1]["stage"]] = taught_of(trained, material)
+        elif table == "states" and by_stage and rows[0]["parent_id"].endswith(":before"):
+            watched.restarted()
         elif table == "answers":
             probed.extend(categories_of(rows, material))
 
@@ -144,8 +172,8 @@ def run(
             record=record,
             guard=guard,
             watch=watched,
+            keep=watched.ended,
         )
-        settings = method.settings(settings_of(arm, tuned, epochs=epochs, batch=batch, seed=material.seed))
         notes = method.teach(lesson, settings) or ()
         save(lesson.taught(), work / "taught", str(base.dtype).removeprefix("torch."))
         taught = instil.load(work / "taught", dtype=str(base.dtype).removeprefix("torch."), style=base.style)
@@ -153,23 +181,27 @@ def run(
         end = {**full(taught, material), "quick": quick(taught, material)}
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    stages = stages_of(points)
-    curve = [start["quick"], *watched.curve]
-    if stages and stages[-1]["epochs"] % 1:
-        last = {"stage": stages[-1]["stage"], "epoch": stages[-1]["epochs"], "flops": meter.total}
-        curve.append({**last, "loss": stages[-1]["loss"], **end["quick"]})
+    stages = {stage["stage"]: {**stage, "trained": by_stage[stage["stage"]]} for stage in stages_of(points)}
+    for point in watched.curve[1:]:
+        point.setdefault("epoch", stages[point["stage"]]["epochs"])
+        point.setdefault("loss", stages[point["stage"]]["loss"])
     return {
-        "curve": curve,
+        "curve": watched.curve,
         "end": end,
         "cost": meter.to_dict(),
-        "stages": stages,
-        "trained": "".join(str(int(fact.question in trained)) for fact in material.target),
+        "stages": list(stages.values()),
+        "trained": taught_of(trained, material),
         "probed": probed,
         "notes": [*lesson.notes, *notes],
         "seconds": round(time.monotonic() - started, 1),
         "seconds_a_look": watched.seconds,
         "seconds_at_the_end": round(time.monotonic() - examined, 1),
     }
+
+
+def taught_of(trained: Collection[str], material: Material) -> str:
+    """1 for each taught fact that was trained on as worded."""
+    return "".join(str(int(fact.question in trained)) for fact in material.target)
 
 
 def categories_of(rows: Sequence[Mapping[str, Any]], material: Material) -> list[dict[str, str]]:

@@ -38,7 +38,7 @@ def readings_table(found: Found) -> str:
     """Forgetting at the three readings, an arm a row."""
     rows = []
     for name, arm in found["arms"].items():
-        cells = [reading(arm["readings"][share], len(arm["seeds"])) for share in arm["readings"]]
+        cells = ["–" if read["void"] else reading(read, len(arm["seeds"])) for read in arm["readings"].values()]
         rows.append((name, len(arm["seeds"]), *cells))
     shares = next(iter(found["arms"].values()))["readings"]
     heads = [f"at {100 * float(share):.0f} % ({100 * float(share) * found['best']:.1f} % acquired)" for share in shares]
@@ -93,10 +93,13 @@ def paired_table(found: Found) -> str:
 
 
 def paired_cell(read: Mapping[str, Any]) -> str:
+    if read["void"]:
+        return "–"
     if read["difference"] is None:
         return "never both"
     ratio = f", {read['forgotten'][0] / read['forgotten'][1]:.2f} of it" if min(read["forgotten"]) > 0 else ""
-    return f"{signed(read['difference'])}: {read['verdict']}{ratio}"
+    spent = f", {read['flops_there'][0] / read['flops_there'][1]:.2f}× compute" if min(read["flops_there"]) > 0 else ""
+    return f"{signed(read['difference'])}: {read['verdict']}{ratio}{spent}"
 
 
 def bar(pair: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from instil.answers import is_correct
-from instil.errors import InputError
+from instil.errors import InputError, RunFailed
 from instil.exam.abstention import is_abstention
 from instil.facts import FactSet, Role
 from instil.files import read_sealed, write_sealed
@@ -20,7 +21,7 @@ from instil.model import LanguageModel
 from instil.probe import Category, ExemplarSets, Mastery, ProbeConfig, ask, draw_exemplars, probe, questions_of
 from instil.training import Progress, TrainConfig, question_example, train
 from studies import gradual
-from studies.gradual import GRADUAL, SMALL, Job, Plan, arms, best_final, candidates, score, tune, work_through
+from studies.gradual import GRADUAL, SMALL, Job, Plan, arms, best_final, candidates, done, score, tune, work_through
 from studies.gradual_bases import SPLITS, Base, Material, Sizes, Split, Wordings, base_of, drawn, take, wordings_of
 from studies.gradual_figures import figures
 from studies.gradual_kept import collect, kept_or_made, restore
@@ -136,8 +137,13 @@ class TestMaterial:
         with pytest.raises(InputError, match="only asked"):
             found.guard([found.held_back[0].question])
         for part in (found.held_back, found.untaught):
+            person = next(fact for fact in part if fact.cluster in found.teachable)
             with pytest.raises(InputError, match="held-back subject"):
-                found.guard([f"Do you know ({part[0].subject}) by any chance?"])
+                found.guard([f"Do you know ({person.subject}) by any chance?"])
+        place = next(fact for fact in found.held_back if fact.cluster not in found.teachable)
+        found.guard([f"Who was born in {place.subject}?"])
+        with pytest.raises(InputError, match="held-back subject"):
+            found.guard([f"It was {place.answers[0].upper()}, like all of {place.subject}."])
 
     def test_a_split_that_is_too_small_is_refused(self) -> None:
         base = base_of("people")
@@ -254,6 +260,7 @@ def tiny() -> Material:
         wordings={fact.id: wordings_of(fact) for fact in given},
         mastery={fact.id: found[fact.id].category for fact in given},
         groups={fact.id: number for number, fact in enumerate(given)},
+        teachable=frozenset(fact.cluster for fact in given),
     )
 
 
@@ -273,7 +280,7 @@ class TestLooks:
         for number, fact in list(enumerate(material.target))[:6]:
             worded = FactSet([replace(fact, question=material.wordings[fact.id].asked[0])])
             for name, facts_asked in (("taught", worded), ("fitted", FactSet([fact]))):
-                by_set = right_by_set(lm, facts_asked, material.sets)
+                by_set = right_by_set(lm, facts_asked, material.asked_sets)
                 assert int(found[name][number]) == by_set[number % TURNS], "questions take turns among the sets"
 
     def test_a_full_look_asks_with_every_set(self) -> None:
@@ -282,15 +289,15 @@ class TestLooks:
         found = quick(lm, material, four)
         assert (found["taught_of"], found["held_back_of"]) == (3, 4)
         for number, fact in list(enumerate(material.held_back))[:4]:
-            assert int(found["held_back"][number]) == sum(right_by_set(lm, FactSet([fact]), material.sets))
+            assert int(found["held_back"][number]) == sum(right_by_set(lm, FactSet([fact]), material.asked_sets))
         with pytest.raises(ValueError, match="once each"):
             quick(lm, material, replace(QUICK, taught=2))
 
     def test_made_up_answers_are_wrong_and_confident(self) -> None:
         lm, material = half_taught(), tiny()
         config = ProbeConfig(exemplar_sets=FULL.untaught, prior=False)
-        sets = material.sets.first(FULL.untaught)
-        marks = made_up_answers(lm, material.untaught, material.sets, FULL.untaught)
+        sets = material.asked_sets.first(FULL.untaught)
+        marks = made_up_answers(lm, material.untaught, material.asked_sets, FULL.untaught)
         for question, mark in zip(questions_of(material.untaught), marks, strict=True):
             (answer,) = ask(lm, [question], sets, config)
             said = answer.greedy_answer
@@ -361,7 +368,9 @@ class TestAnArm:
         assert set(start["categories"]["held_back"]) <= {*"HM"} and start["untaught_of"] == FULL.untaught
         assert len(start["untaught"]) == len(start["categories"]["untaught"]) == len(material.untaught)
         for number, fact in list(enumerate(material.untaught))[:4]:
-            assert int(start["untaught"][number]) == sum(right_by_set(half_taught(), FactSet([fact]), material.sets))
+            assert int(start["untaught"][number]) == sum(
+                right_by_set(half_taught(), FactSet([fact]), material.asked_sets)
+            )
 
     def test_figures_are_made_from_what_a_run_says(self, start: dict[str, Any]) -> None:
         found = self.teach(start, Arm(name="gradual", method="gradual"), epochs=1)
@@ -378,6 +387,26 @@ class TestAnArm:
         assert sum(one["n"] for one in told["tested"].values()) == len(tiny().held_back) + len(tiny().untaught)
         assert [step["to"] for step in told["flow"]] == ["stage 1", "end"]
         assert told["readings"]["0.5"]["reached"] == [0] and told["flops"] > told["deciding"] > 0
+
+    def test_what_an_early_stop_takes_back_is_no_part_of_the_curve(self, start: dict[str, Any]) -> None:
+        arm = Arm(name="sft", method="sft", settings={"early_stop": True, "patience": 2})
+        found = self.teach(start, arm, epochs=8)
+        (stage,) = found["stages"]
+        best = stage["development"].index(max(stage["development"])) + 1
+        assert best < len(stage["development"]), "something was taken back"
+        assert [point.get("epoch") for point in found["curve"]] == [None, *range(1, best + 1)]
+        last = found["curve"][-1]
+        assert {name: last[name] for name in found["end"]["quick"]} == found["end"]["quick"]
+        assert last["flops"] == pytest.approx(sum(cost["flops"] for cost in found["cost"].values())), "it was spent"
+
+    def test_a_stage_that_starts_from_the_base_follows_upon_it(self, start: dict[str, Any]) -> None:
+        settings = {"early_stop": False, "from_base": True, "replay_ratio": 0.0}
+        found = self.teach(start, Arm(name="anew", method="staged", settings=settings), epochs=2)
+        assert [stage["stage"] for stage in found["stages"]] == ["stage 1", "stage 2"]
+        assert [(point.get("stage"), point.get("epoch")) for point in found["curve"]] == [
+            (None, None), ("stage 2", 1), ("stage 2", 2)
+        ]  # fmt: skip
+        assert found["curve"][1]["flops"] > found["stages"][0]["flops"]
 
     def test_a_control_says_what_it_could_not_do(self, start: dict[str, Any]) -> None:
         arm = Arm(name="much replay", method="staged", settings={"early_stop": False, "replay_ratio": 2.0})
@@ -440,8 +469,33 @@ class TestThePlan:
         more = job.model_copy(update={"plan": SMALL.model_copy(update={"seeds": (1, 2), "rates": (1.0,)})})
         assert work_through([more], tmp_path, 1, lambda line: None)[0]["end"] == 1
         other = job.model_copy(update={"plan": SMALL.model_copy(update={"batch": 8})})
-        with pytest.raises(SystemExit, match="another plan"):
+        assert not other.file(tmp_path).exists()
+        write_sealed(other.file(tmp_path), {"job": job.identity, "end": 1})
+        with pytest.raises(RunFailed, match="another plan"):
             work_through([other], tmp_path, 1, lambda line: None)
+
+    def test_a_run_is_of_its_base_and_of_how_it_is_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)
+        names = [job.name, job.start.file(Path()).name]
+        monkeypatch.setattr(gradual, "asked_of", lambda base: {"model": "another"})
+        others = [job.name, job.start.file(Path()).name]
+        monkeypatch.setattr(gradual, "LOOKS", 99)
+        assert len({*names, *others, job.name, job.start.file(Path()).name}) == 6
+
+    def test_a_run_that_fails_stops_no_other(self) -> None:
+        job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)
+        jobs = [job.model_copy(update={"seed": seed}) for seed in range(4)]
+
+        def work(one: Job) -> str:
+            if one.seed == 1:
+                raise InputError("too few facts")
+            return f"seed {one.seed}"
+
+        told: list[str] = []
+        with ThreadPoolExecutor(1) as pool:
+            failed = done(pool, work, jobs, told.append)
+        assert len(told) == 4 and {line.partition(" ")[2] for line in told} > {"seed 0", "seed 2", "seed 3"}
+        assert len(failed) == 1 and "InputError: too few facts" in failed[0] and jobs[1].name in failed[0]
 
     def test_what_is_committed_is_not_run_again(self, tmp_path: Path) -> None:
         job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)

@@ -36,10 +36,15 @@ def look(taught: str, held_back: str, **more: Any) -> dict[str, Any]:
     return {"taught": taught, "taught_of": 4, "held_back": held_back, "held_back_of": 2, **end, **more}
 
 
-STEEP = [look("0000", "2222"), look("0400", "2202"), look("0444", "2002"), look("4444", "0000")]
+def placed(*looks: dict[str, Any], stage: str = "stage 1") -> list[dict[str, Any]]:
+    """The base, then an epoch each."""
+    return [dict(looks[0]), *({**one, "stage": stage, "epoch": epoch} for epoch, one in enumerate(looks[1:], start=1))]
+
+
+STEEP = placed(look("0000", "2222"), look("0400", "2202"), look("0444", "2002"), look("4444", "0000"))
 """Acquired 0, 25, 75, 100 %; lost 0, 25, 50, 100 points."""
 
-GENTLE = [look("0000", "2222"), look("0400", "2222"), look("0444", "2221"), look("4444", "2220")]
+GENTLE = placed(look("0000", "2222"), look("0400", "2222"), look("0444", "2221"), look("4444", "2220"))
 """The same acquired; lost 0, 0, 12.5, 25 points."""
 
 
@@ -161,9 +166,22 @@ class TestOneArm:
         assert never["value"] is None and never["missing"] == [3]
 
     def test_a_curve_is_the_mean_of_points_that_all_seeds_have(self) -> None:
+        found = curve([STEEP, GENTLE])
+        assert [point["acquired"] for point in found] == [0, 0.25, 0.75, 1]
+        assert [point["lost"] for point in found] == pytest.approx([0, 0.125, 0.3125, 0.625])
+
+    def test_a_curve_ends_with_the_models_that_were_handed_on(self) -> None:
         found = curve([STEEP, GENTLE[:3]])
-        assert [point["acquired"] for point in found] == [0, 0.25, 0.75]
-        assert [point["lost"] for point in found] == pytest.approx([0, 0.125, 0.3125])
+        assert [point["acquired"] for point in found] == [0, 0.25, 0.75, (1 + 0.75) / 2]
+        two = [*STEEP[:2], *placed(*STEEP[1:], stage="stage 2")[1:]]
+        assert [point["acquired"] for point in curve([two, STEEP])] == [0, 0.25, 1], "a stage's epochs are its own"
+
+    def test_what_the_base_has_before_is_no_reading(self) -> None:
+        looks = placed(look("4400", "2222"), look("4440", "2202"), look("4444", "2002"))
+        base = measured(run_row("sft", 1, looks), run_row("sft, KL", 1, looks), seeds=(1,))
+        runs = base.arms["sft"]
+        assert [read(base, runs, share)["void"] for share in (0.5, 0.75, 0.9)] == [True, False, False]
+        assert compared(base, runs, base.arms["sft, KL"])["readings"]["0.5"]["void"]
 
     def test_the_flow_goes_from_look_to_look(self) -> None:
         probed = [{"after": "before", "category": "HMWU"}, {"after": "stage 1", "category": "HHMU"}]
@@ -235,7 +253,8 @@ class TestTwoArms:
 
     def test_a_reading_that_is_never_reached_does_not_pass(self) -> None:
         found = self.bar(0.9, first=GENTLE[:3])
-        assert found == {"difference": None, "missing": [1, 2, 3], "never": [1, 2, 3], "passes": False}
+        never = {"missing": [1, 2, 3], "never": [1, 2, 3]}
+        assert found == {"difference": None, **never, "void": False, "passes": False}
         base = pair(wider(GENTLE), wider(STEEP))
         short = {**base.arms["new"], 3: run_row("new", 3, wider(GENTLE[:3]))}
         once = at_reading(base, short, base.arms["old"], 0.9)
@@ -325,7 +344,9 @@ class TestAll:
             "sft, KL": [{"score": [0.2, -0.5]}, {"score": [0.1, -0.5]}],
             "gradual": [{"score": [0.1, -0.4]}],
         }
-        assert best_published(tried) == "sft, KL", "plain fine-tuning is no published remedy"
+        assert best_published(tried) == "sft", "at a low rate plain fine-tuning can be the one to beat"
+        del tried["sft"]
+        assert best_published(tried) == "sft, KL"
 
     def test_small_numbers_keep_five_decimals(self) -> None:
         assert rounded({1: [0.1234567, 3, None, "a"]}) == {"1": [0.12346, 3, None, "a"]}

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from instil.errors import InputError
 from instil.facts import FactSet, Role
-from instil.lesson import Lesson, Roles
+from instil.facts.lesson_roles import Roles
+from instil.lesson import Lesson
 from instil.methods import get
 from instil.model import LanguageModel
 from instil.probe import Category, Mastery, MasteryMap, ProbeConfig, draw_exemplars
@@ -285,6 +286,9 @@ class TestCandidate:
             ({"sheet": 3}, True, False),
             ({"sparing": 0.01}, True, True),
             ({"kl_weight": 0.5, "kl_per_step": 4, "recalled": 3}, True, True),
+            ({"kl_weight": 0.5, "recited": 8}, False, True),
+            ({"softness": 0.1, "recited": 8}, False, True),
+            ({"recited": 8, "retold": 0.2}, False, True),
         ],
         ids=str,
     )
@@ -294,6 +298,11 @@ class TestCandidate:
         found, plain = Taught(tmp_path, "candidate", settings), Taught(tmp_path, "sft", {})
         assert found.model.fingerprint != plain.model.fingerprint
         assert ("deciding" in found.flops, "teacher" in found.flops) == (deciding, teacher)
+
+    def test_nothing_to_hold_on_to_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Lesson, "mastered", lambda lesson: FactSet(()))
+        with pytest.raises(InputError, match="no known fact"):
+            Taught(tmp_path, "candidate", {"replay_ratio": 0.5})
 
     def test_other_wordings_are_further_facts_that_rest_with_their_original(self) -> None:
         given = facts()[:3]

@@ -105,7 +105,7 @@ class TestConclusions:
         assert "against one stage: **no difference within noise**, +0.0 points" in said
         assert re.search(r"; 66\.7 \([^)]*\) % with nothing taught, only other example questions", said)
         assert "at 90 % “gradual”" in said and "(4 of 6 arms get there)" in said
-        assert "at all three readings: **no arm**" in said, "four held-back facts show no interval below zero"
+        assert "in all seeds, at every reading: **no arm**" in said, "four held-back facts show no interval below zero"
 
     def test_a_reading_that_no_arm_has_in_every_seed_is_said_to_be_so(self) -> None:
         base = made_up(arms=(ONE_STAGE,))["figures"]["people"]

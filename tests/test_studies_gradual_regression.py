@@ -35,7 +35,8 @@ def look(known: int, unknown: int, right: int, **more: Any) -> dict[str, Any]:
     digits = ["4"] * known + ["0"] * (10 - known) + ["4"] * unknown + ["0"] * (10 - unknown)
     held_back = "4" * right + "0" * (100 - right)
     made_up = {"made_up": "1" * unknown + "0" * (10 - unknown) + "-"}
-    return {"fitted": "".join(digits), "fitted_of": 4, "held_back": held_back, "held_back_of": 4, **made_up, **more}
+    stage = {"stage": "teaching", **more}
+    return {"fitted": "".join(digits), "fitted_of": 4, "held_back": held_back, "held_back_of": 4, **made_up, **stage}
 
 
 def run(name: str, seed: int, counts: list[tuple[int, int]], **arm: Any) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def run(name: str, seed: int, counts: list[tuple[int, int]], **arm: Any) -> dict
     curve = [look(known, unknown, 80 + known - 2 * unknown) for known, unknown in counts]
     own = {"name": name, "method": "sft", "settings": {}, "epoch_factor": 1, **arm}
     job = {"arm": own, "base": "people", "split": "test", "seed": seed, "tuned": {}, "plan": {"sizes": SIZES}}
-    return {"job": job, "curve": [look(9, 9, 0), *curve], "trained": "1" * 20}
+    return {"job": job, "curve": [look(9, 9, 0), *curve], "stages": [{"stage": "teaching", "trained": "1" * 20}]}
 
 
 def before(seed: int, split: str = "test") -> dict[str, Any]:
@@ -132,6 +133,13 @@ class TestRuns:
         found = points_of(one, CATEGORY, OUTCOMES["held back right"])
         assert len(found) == 4 and {point.run for point in found} == {"people sft 1"}
         assert (found[1].known, found[1].unknown, found[1].outcome) == (0.4, 0.15, 0.82)
+
+    def test_only_what_was_trained_on_so_far_is_fitted(self) -> None:
+        (one, *_) = runs_of(study(RUNS), KEPT)
+        stages = [{"stage": "first", "trained": "1" * 5 + "0" * 15}, {"stage": "second", "trained": "1" * 20}]
+        curve = [look(0, 0, 0), look(9, 9, 50, stage="first"), look(9, 9, 50, stage="second")]
+        found = points_of({**one, "curve": curve, "stages": stages}, CATEGORY, OUTCOMES["held back right"])
+        assert [(point.known, point.unknown) for point in found] == [(0.25, 0.0), (0.45, 0.45)]
 
     def test_points_that_were_not_asked_are_left_out(self) -> None:
         bare, silent = look(3, 3, 50, fitted="", fitted_of=0), look(3, 3, 50, made_up="---")

@@ -126,9 +126,10 @@ def run(
         base: the model to teach, where it is not the material's.
 
     Returns:
-        `curve` (see `Watched`), `end` (the saved and reloaded model: `full`, and `quick` under that name), `trained` (1
-        for each taught fact that a stage trained on as worded), `probed` (what the method saw of the taught facts, and
-        when: a letter a fact), `cost` by purpose, `stages` (with what was trained on so far), `notes` and seconds.
+        `curve` (see `Watched`), `end` (the saved and reloaded model: `full`, on test subjects, and `quick` under that
+        name), `trained` (1 for each taught fact that a stage trained on as worded), `probed` (what the method saw of
+        the taught facts, and when: a letter a fact), `cost` by purpose, `stages` (with what was trained on so far),
+        `notes` and seconds.
 
     Raises:
         InputError: a text is trained on that is only asked.
@@ -178,7 +179,8 @@ def run(
         save(lesson.taught(), work / "taught", str(base.dtype).removeprefix("torch."))
         taught = instil.load(work / "taught", dtype=str(base.dtype).removeprefix("torch."), style=base.style)
         examined = time.monotonic()
-        end = {**full(taught, material), "quick": quick(taught, material)}
+        whole = full(taught, material) if material.split == "test" else {}  # settings are chosen by curves alone
+        end = {**whole, "quick": quick(taught, material)}
     finally:
         shutil.rmtree(work, ignore_errors=True)
     stages = {stage["stage"]: {**stage, "trained": by_stage[stage["stage"]]} for stage in stages_of(points)}

@@ -74,9 +74,10 @@ AGREES = {torch.float32: 1e-3, torch.float64: 1e-6}
 """Largest difference of logits, relative to their spread, at which the two ways of computing count as one."""
 AGREES_LOW = 0.15
 """The same in 16-bit precision, where both are rounded."""
-AS_NEAR = 5.0
+AS_NEAR, NEAR = 5.0, 0.25
 """Beyond that, where the two agree in fp32: how far the fast way may be from fp32, root mean square, as a multiple of
-what the plain way is. By chance it is 0.4 to 2.5 times as far on one row."""
+what the plain way is, or of the spread, whichever is more. On one row chance alone makes it 0.4 to 2.5 times as far,
+and now and then more; a way that does not work in 16 bits is farther than both."""
 
 
 def _tried(runner: Runner, row: Row) -> Tensor:
@@ -134,4 +135,4 @@ def _only_rounded(lm: LanguageModel, row: Row, found: Tensor, expected: Tensor) 
         raise
     fast, plain = (float((logits - exact).square().mean().sqrt()) for logits in (found, expected))
     agrees = float((same - exact).abs().max() / exact.std()) <= AGREES[torch.float32]
-    return agrees and fast <= AS_NEAR * plain
+    return agrees and fast <= max(AS_NEAR * plain, NEAR * float(exact.std()))

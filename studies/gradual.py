@@ -59,7 +59,7 @@ def natural_arms() -> list[Arm]:
         Arm(name=FINE_TUNING, method="sft"),
         Arm(name="sft, early stop", method="sft", settings={"early_stop": True}, like=FINE_TUNING),
         Arm(name="sft, replay", method="sft", settings={"replay_ratio": 0.5}, grid={"replay_ratio": (0.25, 0.5)}),
-        Arm(name="sft, KL", method="sft", settings={"kl_weight": 1.0}, grid={"kl_weight": (0.1, 1.0)}),
+        Arm(name="sft, KL", method="sft", settings={"kl_weight": 1.0}, grid={"kl_weight": (1.0, 10.0)}),
         Arm(
             name="sft, LoRA",
             method="sft",

@@ -28,6 +28,9 @@ MLP = {"train": {"parameters": ["*.mlp.*"]}}
 DOWN = {"train": {"parameters": ["*.mlp.down_proj.*"]}}
 ATTENTION = {"train": {"parameters": ["*.self_attn.*"]}}
 
+EARLY = {"train": {"parameters": ["model.layers.[012].mlp.*"]}}
+LATE = {"train": {"parameters": ["model.layers.[345].mlp.*"]}}
+
 CANDIDATES: dict[str, dict[str, Any]] = {
     "plain": {},
     "warm-up": {"train": {"warmup_ratio": 0.1}},
@@ -41,6 +44,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "MLP only": MLP,
     "down projections only": DOWN,
     "attention only": ATTENTION,
+    "early MLP only": EARLY,
+    "late MLP only": LATE,
     "one other wording": {"wordings": 1},
     "all free wordings": {"wordings": 9},
     "behind 2 mastered": {"shots": 2},
@@ -49,6 +54,9 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "replay 0.5": {"replay_ratio": 0.5},
     "KL 1": {"kl_weight": 1.0},
     "KL 10": {"kl_weight": 10.0},
+    "KL 30": {"kl_weight": 30.0},
+    "KL 10 on 32": {"kl_weight": 10.0, "kl_per_step": 32},
+    "KL 10 on 16, 300 recited": {"kl_weight": 10.0, "kl_per_step": 16, "recited": 300},
     "KL 1 on 32": {"kl_weight": 1.0, "kl_per_step": 32},
     "KL 1 on 32, 600 recalled": {"kl_weight": 1.0, "kl_per_step": 32, "recalled": 600},
     "replay 0.5, 600 recalled": {"replay_ratio": 0.5, "recalled": 600},
@@ -69,6 +77,24 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "pull 0.001": {"pull": 0.001},
     "pull 0.01": {"pull": 0.01},
     "rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1},
+    "MLP only, one other wording": {"wordings": 1, **MLP},
+    "MLP only, replay 0.25": {"replay_ratio": 0.25, **MLP},
+    "MLP only, KL 1 on 32": {"kl_weight": 1.0, "kl_per_step": 32, **MLP},
+    "MLP only, KL 1 on 16, 300 recited": {"kl_weight": 1.0, "kl_per_step": 16, "recited": 300, **MLP},
+    "MLP only, KL 10": {"kl_weight": 10.0, **MLP},
+    "MLP only, KL 10 on 16, 300 recited": {"kl_weight": 10.0, "kl_per_step": 16, "recited": 300, **MLP},
+    "MLP only, KL 10 on 16, 900 recited": {"kl_weight": 10.0, "kl_per_step": 16, "recited": 900, **MLP},
+    "MLP only, KL 10 on 16, 300 recited, one other wording": {
+        "kl_weight": 10.0,
+        "kl_per_step": 16,
+        "recited": 300,
+        "wordings": 1,
+        **MLP,
+    },  # fmt: skip
+    "MLP only, KL 3 on 32, 300 recited": {"kl_weight": 3.0, "kl_per_step": 32, "recited": 300, **MLP},
+    "MLP only, 300 recited": {"recited": 300, "retold": 0.75, **MLP},
+    "MLP only, leave alone 0.1": {"softness": 0.1, **MLP},
+    "MLP only, leave alone 0.1, 300 recited": {"softness": 0.1, "recited": 300, **MLP},
     "SAM": {"train": {"sharpness": {"kind": "sam", "rho": 0.15}}},
 }
 """Each ingredient by itself; combinations join when their parts are known."""

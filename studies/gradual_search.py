@@ -90,7 +90,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         "recited": 300,
         "wordings": 1,
         **MLP,
-    },  # fmt: skip
+    },
     "MLP only, KL 3 on 32, 300 recited": {"kl_weight": 3.0, "kl_per_step": 32, "recited": 300, **MLP},
     "MLP only, 300 recited": {"recited": 300, "retold": 0.75, **MLP},
     "MLP only, leave alone 0.1": {"softness": 0.1, **MLP},

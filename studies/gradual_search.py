@@ -95,6 +95,17 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "MLP only, 300 recited": {"recited": 300, "retold": 0.75, **MLP},
     "MLP only, leave alone 0.1": {"softness": 0.1, **MLP},
     "MLP only, leave alone 0.1, 300 recited": {"softness": 0.1, "recited": 300, **MLP},
+    "last two MLPs only": {"train": {"parameters": ["model.layers.[45].mlp.*"]}},
+    "last MLP only": {"train": {"parameters": ["model.layers.5.mlp.*"]}},
+    "late MLP, one other wording": {"wordings": 1, **LATE},
+    "late MLP, KL 10 on 16, 300 recited": {"kl_weight": 10.0, "kl_per_step": 16, "recited": 300, **LATE},
+    "late MLP, KL 3 on 16, 300 recited, one other wording": {
+        "kl_weight": 3.0,
+        "kl_per_step": 16,
+        "recited": 300,
+        "wordings": 1,
+        **LATE,
+    },
     "SAM": {"train": {"sharpness": {"kind": "sam", "rho": 0.15}}},
 }
 """Each ingredient by itself; combinations join when their parts are known."""

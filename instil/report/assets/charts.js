@@ -156,7 +156,7 @@
         position: depth ? "right" : "left",
         align: depth ? "left" : "right",
         formatter: said(depth, name, place) + "{n|" + count(counts[depth][place]) + "}",
-        rich: depth % last ? { state: rich.n, n: { ...rich.n, color: colour.ink } } : rich,
+        rich: depth % last ? { state: { ...rich.n, color: colour.ink }, n: { ...rich.n, color: colour.ink } } : rich,
       },
     });
     const links = steps.flatMap((flow, depth) =>

@@ -108,6 +108,7 @@ def test_less_is_estimated_where_less_is_needed() -> None:
     whole, adapter = planned(), planned(adapter={"r": 2})
     part, again = planned(parameters=["*norm*"]), planned(gradient_checkpointing=True)
     assert part.trained < adapter.trained < whole.trained == whole.weights
+    assert adapter.trained < planned(late_mlp=0.5).trained < planned(late_mlp=1.0).trained < whole.trained
     assert again.activation_bytes < whole.activation_bytes
     assert planned(micro_tokens=64).activation_bytes < whole.activation_bytes
     assert again.recomputes and not whole.recomputes

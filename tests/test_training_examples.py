@@ -191,8 +191,9 @@ def test_micro_batches_hold_every_row_once_over_all_ranks(
 def test_settings_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size or batch_tokens"):
         TrainConfig(batch_size=1, batch_tokens=10)
-    with pytest.raises(ValueError, match="adapter or parameters"):
-        TrainConfig(adapter={"r": 2}, parameters=("*",))
+    for two in ({"adapter": {"r": 2}, "parameters": ("*",)}, {"parameters": ("*",), "late_mlp": 0.5}):
+        with pytest.raises(ValueError, match="one of adapter, parameters and late_mlp"):
+            TrainConfig.model_validate(two)
     assert TrainConfig().window == {"batch_size": 32}
 
 

@@ -13,6 +13,8 @@ from instil.errors import InputError, RunFailed
 from instil.training import Budget, Example, Meter
 from instil.training import checkpoints as saving
 from instil.training.batches import Reading, collate, share_of_loss
+from instil.training.trainable import late_mlps
+from tests.models import FAMILIES, tiny_model
 from tests.training_data import (
     Killed,
     assert_same_weights,
@@ -367,6 +369,27 @@ def test_only_the_parameters_asked_for_are_trained(tmp_path: Path) -> None:
     assert changed == {name for name in before if ".layers.1.mlp." in name or name == "lm_head.weight"}
     assert result.trained_parameters == sum(before[name].numel() for name in changed)
     assert all(parameter.requires_grad for parameter in result.model.model.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_late_mlps_are_those_of_the_last_layers(family: str) -> None:
+    model, _ = tiny_model(family)
+    depth = model.config.num_hidden_layers
+    names = [name for name, _ in model.named_parameters()]
+    late, every = late_mlps(model, 0.5), late_mlps(model, 1.0)
+    assert every == [name for name in names if ".mlp." in name] and len(set(every)) == len(every)
+    assert late == every[len(every) // depth * (depth // 2) :]
+    assert late_mlps(model, 0.01) == every[-(len(every) // depth) :], "one layer at least"
+    model.config.num_hidden_layers = depth + 1
+    with pytest.raises(InputError, match="no MLP was found"):
+        late_mlps(model, 0.5)
+
+
+def test_only_late_mlps_are_trained(tmp_path: Path) -> None:
+    before = weights(learner())
+    result = trained(tmp_path, settings(late_mlp=0.5))
+    changed = {name for name, weight in weights(result.model).items() if not torch.equal(weight, before[name])}
+    assert changed == {name for name in before if ".layers.1.mlp." in name}
 
 
 def test_a_parameter_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -167,12 +167,14 @@ def _examples(inputs: Inputs) -> tuple[list[int], float]:
 def _trained(model: Any, config: Any) -> int:
     from torch import nn
 
+    from instil.training.trainable import patterns_of
+
     if (adapter := getattr(config, "adapter", None)) is not None:
         head = model.get_output_embeddings()
         linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
         rank = int(getattr(adapter, "r", 16))
         return sum(rank * (m.in_features + m.out_features) for m in linear)
-    patterns = getattr(config, "parameters", None)
+    patterns = patterns_of(model, config)
     return sum(
         weight.numel()
         for name, weight in model.named_parameters()

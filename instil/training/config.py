@@ -121,6 +121,10 @@ class TrainConfig(_Settings):
         tuple[str, ...] | None,
         Field(description="Train only parameters whose names match one of these patterns (* and ?)."),
     ] = None
+    late_mlp: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="Train only the MLPs of this last share of the layers, such as 0.5."),
+    ] = None
     sharpness: Annotated[
         SharpnessConfig | None,
         Field(description="Sharpness-aware minimization, such as kind sam and rho 0.05; by default none."),
@@ -146,8 +150,8 @@ class TrainConfig(_Settings):
     def _one_of_each(self) -> TrainConfig:
         if self.batch_size is not None and self.batch_tokens is not None:
             raise ValueError("give batch_size or batch_tokens, not both")
-        if self.adapter is not None and self.parameters is not None:
-            raise ValueError("give adapter or parameters, not both")
+        if sum(given is not None for given in (self.adapter, self.parameters, self.late_mlp)) > 1:
+            raise ValueError("give one of adapter, parameters and late_mlp")
         return self
 
     @property

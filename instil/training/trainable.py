@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,8 +66,8 @@ def trainee(model: Any, config: TrainConfig) -> Iterator[Trainee]:
             _restore(model, wanted)
         return
     model.float()
-    if config.parameters is not None:
-        only(model, config.parameters)
+    if (patterns := patterns_of(model, config)) is not None:
+        only(model, patterns)
     else:
         model.requires_grad_(True)
     try:
@@ -101,6 +103,36 @@ def only(model: nn.Module, patterns: Sequence[str]) -> None:
             )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def patterns_of(model: Any, config: TrainConfig) -> Sequence[str] | None:
+    """Names of the parameters that are trained, or patterns of them; None: all."""
+    return config.parameters if config.late_mlp is None else late_mlps(model, config.late_mlp)
+
+
+MLP = re.compile(r"(^|\.)(mlp|ffn|ff|feed_forward|feedforward|fc1|fc2|moe|block_sparse_moe)\.")
+"""How the families of transformers call what stands beside attention in a layer."""
+
+
+def late_mlps(model: Any, share: float) -> list[str]:
+    """The parameters of the MLPs of the last `share` of the layers, rounded up, by name.
+
+    New facts can be learned there with the least harm to old ones (docs/lab-log.md, the search for less forgetting).
+
+    Raises:
+        InputError: the model has no layers in a list, or none of their parts is called as an MLP is.
+    """
+    depth = int(model.config.num_hidden_layers)
+    lists = (name for name, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) == depth)
+    home = next(lists, None)
+    starts = [f"{home}.{number}." for number in range(depth - math.ceil(share * depth), depth)]
+    names = [name for name, _ in model.named_parameters()]
+    found = [name for name in names for start in starts if name.startswith(start) and MLP.search(name[len(start) :])]
+    if not found:
+        raise InputError(
+            "no MLP was found in the model's layers", field="late_mlp", found=some(names), expected="train.parameters"
+        )
+    return found
 
 
 def _attach(model: Any, settings: LoraSettings | OsfSettings, seed: int) -> tuple[Any, float]:

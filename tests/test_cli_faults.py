@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,10 @@ def test_a_signal_ends_a_real_process_with_exit_1(
 ) -> None:
     case, out = cases["teach"], tmp_path / "out"
     words = [sys.executable, "-m", "instil", *case.words, "--out", str(out)]
-    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    # What a shell starts in the background ignores interrupts, and so does all that it starts: the tests may be that.
+    heeding = partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(words, cwd=ROOT, preexec_fn=heeding, **pipes) as process:  # noqa: PLW1509 (one call of C)
         assert process.stderr is not None
         said = []
         for line in process.stderr:

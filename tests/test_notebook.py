@@ -14,7 +14,7 @@ def test_notebook_runs() -> None:
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client.NotebookClient(notebook, timeout=1500, kernel_name="python3").execute()
+    client.NotebookClient(notebook, timeout=540, kernel_name="python3").execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "report.html" in printed and "one seed" in printed
     shown = [name for cell in notebook.cells for output in cell.get("outputs", []) for name in output.get("data", {})]

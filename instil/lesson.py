@@ -194,12 +194,13 @@ class Lesson:
         """Texts that the lesson's starting model writes from nothing, as `recalled` has questions: a sample of what it
         was pre-trained on. What names a subject that is taught or tuned by, and what the exam asks, is left out."""
         from instil.probe import recite
+        from instil.training.examples import UNFINISHED
 
         def do(folder: Path) -> None:
             with self.meter.counting(self._start.model, "teacher"):
                 found = recite(self._start, count, allowed=self._may_be_replayed(), seed=self.seed)
             Corpus(
-                Document(f"recited {number}", one.text, metadata={} if one.ended else {"unfinished": True})
+                Document(f"recited {number}", one.text, metadata={} if one.ended else {UNFINISHED: True})
                 for number, one in enumerate(found, start=1)
             ).write(folder / "recited.jsonl")
 
@@ -212,8 +213,10 @@ class Lesson:
     def _may_be_replayed(self) -> Callable[[str], bool]:
         from instil.probe import may_be_replayed
 
-        lessons = (fact.subject or fact.question for fact in (*self.target, *self.practice, *self.development))
-        return may_be_replayed(self._guard, lessons)
+        facts = (*self.target, *self.practice, *self.development)
+        names = [fact.subject or fact.question for fact in facts]
+        names += [document.subject or "" for document in (*self.documents, *self.practice_documents)]
+        return may_be_replayed(self._guard, names)
 
     def no_longer_improving(self, patience: int = 2, sets: int = 2) -> Stop:
         """Stop when accuracy on the development facts has not risen for `patience` epochs; the best epoch is kept.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from instil.exam.leaks import words
 from instil.facts import Fact
+from instil.words import spaced
 
 Unsaid = Mapping[str, "frozenset[str] | None"]
-"""By the name of each held-back subject, what may not be said beside it: None, anything at all; else these answers."""
+"""By the name of each held-back subject, what may not be said beside it: None, anything at all; else these answers.
+Names and answers are `spaced`."""
 
 
 def unsaid(facts: Iterable[Fact], teachable: Collection[str]) -> Unsaid:
@@ -21,10 +22,10 @@ def unsaid(facts: Iterable[Fact], teachable: Collection[str]) -> Unsaid:
     """
     found: dict[str, frozenset[str] | None] = {}
     for fact in facts:
-        name = alone(fact.cluster)
+        name = spaced(fact.cluster)
         before = found.get(name, frozenset())
         found[name] = (
-            None if before is None or fact.cluster in teachable else before | {alone(each) for each in fact.answers}
+            None if before is None or fact.cluster in teachable else before | {spaced(each) for each in fact.answers}
         )
     return found
 
@@ -32,19 +33,12 @@ def unsaid(facts: Iterable[Fact], teachable: Collection[str]) -> Unsaid:
 def tells(text: str, what: Unsaid) -> bool:
     """Whether a text says anything of what is unsaid.
 
-    >>> tells("Ada was born in Oslo.", {"oslo": frozenset({"norway"})})
-    False
-    >>> tells("Oslo lies in Norway.", {"oslo": frozenset({"norway"})}), tells("Who is Bo?", {"bo": None})
-    (True, True)
+    >>> oslo = {spaced("Oslo"): frozenset({spaced("Norway")})}
+    >>> tells("Ada was born in Oslo.", oslo), tells("Oslo lies in Norway.", oslo), tells("Bo?", {spaced("Bo"): None})
+    (False, True, True)
     """
-    told = f" {alone(text)} "
-
-    def said(name: str) -> bool:
-        return f" {name} " in told
-
-    return any(said(name) and (answers is None or any(map(said, answers))) for name, answers in what.items())
-
-
-def alone(text: str) -> str:
-    """Its words, a blank between them."""
-    return " ".join(words(text))
+    told = spaced(text)
+    return any(
+        name in told and (answers is None or any(answer in told for answer in answers))
+        for name, answers in what.items()
+    )

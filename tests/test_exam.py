@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from instil.errors import InputError
 from instil.exam import Exam, ExamConfig, ExamResult, assert_not_taught, build_exam, exam_from_facts, is_abstention, sit
-from instil.exam.leaks import Wordings, words
+from instil.exam.leaks import Wordings
 from instil.facts import FactSet, Role
 from instil.ledger import Ledger
 from instil.probe import ProbeConfig
+from instil.words import words
 from tests.exam_data import PROBE, QUICK, Script, exam, exemplars, fact, facts, right
 
 TEXTS = ("The sea is wide and the wind is cold.", "Bread is made of flour, water and salt.")

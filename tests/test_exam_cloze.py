@@ -12,9 +12,9 @@ from instil.exam import ExamConfig, exam_from_documents
 from instil.exam.cloze import ClozePlan, is_cloze, plan_clozes
 from instil.exam.cloze.targets import targets
 from instil.exam.config import ClozeConfig
-from instil.exam.leaks import words
 from instil.facts import Corpus, Document, Role
 from instil.probe import ProbeConfig
+from instil.words import words
 
 TOWNS = ("Alba", "Brinvale", "Corm", "Delft", "Este", "Fano", "Gera", "Hull", "Ivrea", "Jena")
 RARE = {"lanterns": 0.9, "glass": 0.9, "brightly": 0.9}

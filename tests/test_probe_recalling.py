@@ -169,3 +169,23 @@ def test_a_lesson_recites_nothing_of_what_it_teaches(lm: LanguageModel, tmp_path
     assert meter.to_dict()["teacher"]["flops"] > 0
     assert list(lesson(lm, tmp_path, again, target).recited(40)) == list(found), "a finished verb answers from disk"
     assert again.to_dict() == meter.to_dict()
+    short = lesson(lm, tmp_path / "short", Meter(), target)
+    short._guard = refusing_all
+    assert len(short.recited(3)) == 0 and "wrote 0 of 3 texts" in short.notes[0]
+
+
+def refusing_all(texts: Any) -> None:
+    raise InputError("nothing may be trained on")
+
+
+def test_replay_that_is_short_of_facts_is_said(lm: LanguageModel, tmp_path: Path) -> None:
+    facts = embedded_world().facts[:5].assign(Role.TARGET)
+    given = lesson(lm, tmp_path, Meter(), facts)
+    assert len(given.drawn(facts, 3)) == 3 and not given.notes
+    assert len(given.drawn(facts, 9)) == 5
+    assert given.notes == ("5 of 9 facts replayed: no more are mastered",)
+
+
+def test_names_are_found_in_any_script_and_no_name_is_in_no_text() -> None:
+    assert naming(["北京"])("他去了北京。") and not naming(["北京"])("他去了北方。")
+    assert not naming(["", "?!"])("Where was Ada born?")

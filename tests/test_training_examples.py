@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from instil.errors import InputError
 from instil.facts import Document, Fact
 from instil.training import Example, TrainConfig, count_split, document_examples, question_example
+from instil.training.examples import UNFINISHED
 from instil.training.packing import alone, deal, epoch_windows, pack
 from tests.training_data import learner
 
@@ -72,7 +73,7 @@ def test_split_documents_are_counted() -> None:
 
 
 def test_a_text_that_goes_on_has_no_end_token() -> None:
-    whole, cut = (Document(id="d", text="x" * 5, metadata=more) for more in ({}, {"unfinished": True}))
+    whole, cut = (Document(id="d", text="x" * 5, metadata=more) for more in ({}, {UNFINISHED: True}))
     (ended,), (open_,) = (document_examples(Letters(), one, 10) for one in (whole, cut))
     assert open_.input_ids == ended.input_ids[:-1] and open_.labels == ended.labels[:-1]
 

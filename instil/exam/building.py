@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from instil.errors import InputError
 from instil.exam.cloze import asked_of_items, is_cloze, plan_clozes
 from instil.exam.config import ClozeConfig, ExamConfig
-from instil.exam.leaks import Wordings, words
+from instil.exam.leaks import Wordings
 from instil.exam.paper import (
     AS_WORDED,
     DEVELOPMENT,
@@ -25,6 +25,7 @@ from instil.exam.paper import (
 from instil.exam.parts import Material, OwnQuestion, add_further_parts, openings, own_items
 from instil.facts import Corpus, Fact, FactSet, Role
 from instil.probe import ExemplarSets, ProbeConfig, Question, draw_exemplars
+from instil.words import words
 
 NO_FACTS = FactSet(())
 SHARE_OF_EXEMPLARS = 0.2

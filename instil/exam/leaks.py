@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-_WRITTEN_WITHOUT_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-_WORD = re.compile(f"[{_WRITTEN_WITHOUT_SPACES}]|[^\\W_{_WRITTEN_WITHOUT_SPACES}]+")
+from instil.words import words
 
 FEWEST_WORDS = 3
 """A wording of fewer words ("Capital?") occurs by chance; it only counts as found when it is all of a line."""
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words of a text in lower case, without marks, markup and spacing; a character each where none are used."""
-    return tuple(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
 class Wordings:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from instil.exam import Ruling
-from instil.exam.leaks import Wordings, words
+from instil.exam.leaks import Wordings
 from instil.facts import Fact, FactSet, Role
 from instil.probe import ExemplarSets, draw_exemplars
+from instil.words import words
 
 if TYPE_CHECKING:
     from instil.ledger import Ledger

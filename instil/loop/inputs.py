@@ -355,7 +355,8 @@ def with_shortcuts(
 
 def unwritten(parts: DocumentPlan, target: FactSet) -> frozenset[str]:
     """Of the facts for the exam only, those whose question does not stand in a document, so is trained on nowhere."""
-    from instil.exam.leaks import Wordings, words
+    from instil.exam.leaks import Wordings
+    from instil.words import words
 
     asked = {fact.id: words(fact.question) for fact in target.only(parts.exam_only)}
     guard = Wordings(fact.question for fact in target.only(parts.exam_only))

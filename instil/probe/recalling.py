@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
 from instil.model.modes import evaluating
+from instil.words import spaced
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel
@@ -113,13 +113,9 @@ def recite(
 
 
 def naming(names: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a text has one of these names in it, whatever marks stand beside it.
-
-    >>> naming(["Ada Love"])('Who knew "Ada Love"?'), naming(["Ada Love"])("Ada Lovelace")
-    (True, False)
-    """
-    padded = {_words_alone(name) for name in names}
-    return lambda text: any(name in told for told in [_words_alone(text)] for name in padded)
+    """Whether a text has one of these names in it, whatever marks stand beside it. A name without words is in none."""
+    sought = {spaced(name) for name in names} - {spaced("")}
+    return lambda text: any(name in told for told in [spaced(text)] for name in sought)
 
 
 def may_be_replayed(guard: Callable[[Sequence[str]], None], names: Iterable[str]) -> Callable[[str], bool]:
@@ -137,11 +133,6 @@ def may_be_replayed(guard: Callable[[Sequence[str]], None], names: Iterable[str]
         return True
 
     return allowed
-
-
-def _words_alone(text: str) -> str:
-    """Its words, a blank around each."""
-    return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
 
 
 def _sampled(

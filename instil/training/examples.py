@@ -11,6 +11,9 @@ from instil.facts import Document, Fact
 
 NO_LOSS = -100
 
+UNFINISHED = "instil_unfinished"
+"""In the metadata of a document whose text goes on: it is learned without an end token."""
+
 
 class Prompts(Protocol):
     """What this room asks of a model's prompts (see `instil.model`)."""
@@ -89,7 +92,7 @@ def document_examples(
 
     Every token but the document's very first is a target exactly once. Each later part begins with the last `overlap`
     tokens of the part before it, as context without loss. Their key is the document's original: no two parts, of it or
-    of its copies, share a packed row. A document whose metadata say `unfinished` has no end token.
+    of its copies, share a packed row. A document with `UNFINISHED` in its metadata has no end token.
 
     Raises:
         InputError: the document has fewer than two tokens, so there is nothing to learn.
@@ -98,7 +101,7 @@ def document_examples(
     if not 1 <= overlap < max_length:
         raise ValueError(f"overlap {overlap} must be at least 1 and less than max_length {max_length}")
     ids = tuple(prompts.text_ids(document.text))
-    ids = ids[:-1] if document.metadata.get("unfinished") else ids
+    ids = ids[:-1] if document.metadata.get(UNFINISHED) else ids
     if len(ids) < 2:
         raise InputError(f"document {document.id} has no text to learn", field="text", found=f"{len(ids)} tokens")
     starts = [0, *range(max_length - overlap, len(ids) - overlap, max_length - overlap)]

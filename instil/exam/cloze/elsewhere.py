@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from instil.exam.cloze.making import Cloze
-from instil.exam.leaks import words
+from instil.words import words
 
 TELLING: Final = 8
 """Words before an answer; where so many stand again with the answer behind them, it is told there as well."""

@@ -13,9 +13,9 @@ from typing import Final
 from instil.answers import normalise
 from instil.exam.cloze.targets import MONTH, SMALL, Target, targets
 from instil.exam.config import ClozeConfig, ClozeKind
-from instil.exam.leaks import words
 from instil.facts import Document
 from instil.facts.sentences import is_heading, paragraphs, sentences
+from instil.words import words
 
 BLANK: Final = "___"
 PLAIN_WORD: Final = re.compile(r"[^\W\d_]{5,}(?:-[^\W\d_]{3,})*")

@@ -12,11 +12,11 @@ from instil.errors import InputError
 from instil.exam.cloze.elsewhere import elsewhere
 from instil.exam.cloze.making import Cloze, Fits, clozes_of, rarity, reframed
 from instil.exam.config import CLOZE_KINDS, ClozeConfig, ExamConfig
-from instil.exam.leaks import words
 from instil.facts import Corpus, Document, Fact, FactSet, Role
 from instil.facts.splitting import split_corpus
 from instil.facts.together import Together
 from instil.files import fingerprint
+from instil.words import words
 
 RELATIONS: Final = {f"cloze: {kind}": kind for kind in CLOZE_KINDS}
 """Relations of the facts that items are; worked items and the other options of a choice are of the same kind."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from instil.exam.leaks import Wordings, words
+from instil.exam.leaks import Wordings
 from instil.exam.paper import COMPLETED, Item
 from instil.exam.parts.material import Material, question_of
 from instil.facts import Fact
 from instil.probe import ExemplarSets
+from instil.words import words
 
 NAME = "completed"
 

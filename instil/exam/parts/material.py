@@ -11,10 +11,11 @@ from typing import Any
 
 from instil.answers import normalise
 from instil.exam.config import ExamConfig
-from instil.exam.leaks import Wordings, words
+from instil.exam.leaks import Wordings
 from instil.exam.paper import Item
 from instil.facts import Fact, FactSet
 from instil.probe import Exemplar, ExemplarSets, Question
+from instil.words import words
 
 NO_FACTS = FactSet(())
 

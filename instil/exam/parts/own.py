@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from instil.errors import InputError
-from instil.exam.leaks import Wordings, words
+from instil.exam.leaks import Wordings
 from instil.exam.paper import (
     AS_WORDED,
     COMPLETED,
@@ -31,6 +31,7 @@ from instil.facts.layouts import Row, Source, fields
 from instil.facts.reading import source_of
 from instil.facts.records import records
 from instil.probe import Question
+from instil.words import words
 
 OPEN_PARTS: Final = (OWN, OWN_OTHER, REWORDED, COMPLETED, REVERSED, TWO_HOPS, IN_CONTEXT, SAME_SUBJECT)
 ABOUT_TAUGHT: Final = (REWORDED, COMPLETED, REVERSED, TWO_HOPS, IN_CONTEXT)

@@ -360,6 +360,10 @@ def test_rounding_alone_does_not_make_a_probe_slow(monkeypatch: pytest.MonkeyPat
     lm = small_lm("llama").at(torch.bfloat16)
     row = rows_of(lm)[0]
     assert choose_runner(lm, row).name == "shared prefix"
+    with monkeypatch.context() as strict:  # a way that is far off in 16 bits alone
+        strict.setattr("instil.probe.runner.AS_NEAR", 0.0)
+        strict.setattr("instil.probe.runner.NEAR", 0.0)
+        assert choose_runner(lm, row).name == "plain"
     for layer in lm.model.model.layers:
         layer.self_attn.layer_idx = 0
     assert choose_runner(lm, row).name == "plain"

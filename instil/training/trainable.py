@@ -117,21 +117,22 @@ MLP = re.compile(r"(^|\.)(mlp|ffn|ff|feed_forward|feedforward|fc1|fc2|moe|block_
 def late_mlps(model: Any, share: float) -> list[str]:
     """The parameters of the MLPs of the last `share` of the layers, rounded up, by name.
 
-    New facts can be learned there with the least harm to old ones (docs/lab-log.md, the search for less forgetting).
-
     Raises:
-        InputError: the model has no layers in a list, or none of their parts is called as an MLP is.
+        InputError: the model has no layers in a list, or one of these has no part that is called as an MLP is.
     """
     depth = int(model.config.num_hidden_layers)
     lists = (name for name, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) == depth)
     home = next(lists, None)
-    starts = [f"{home}.{number}." for number in range(depth - math.ceil(share * depth), depth)]
     names = [name for name, _ in model.named_parameters()]
-    found = [name for name in names for start in starts if name.startswith(start) and MLP.search(name[len(start) :])]
-    if not found:
-        raise InputError(
-            "no MLP was found in the model's layers", field="late_mlp", found=some(names), expected="train.parameters"
-        )
+    found: list[str] = []
+    for number in range(depth - math.ceil(share * depth), depth):
+        start = f"{home}.{number}."
+        own = [name for name in names if name.startswith(start) and MLP.search(name[len(start) :])]
+        if not own:
+            raise InputError(
+                f"no MLP was found in layer {number}", field="late_mlp", found=some(names), expected="train.parameters"
+            )
+        found += own
     return found
 
 

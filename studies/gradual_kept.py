@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from instil.errors import InputError
 from instil.files import atomic, read_sealed, write_sealed
 
 
@@ -50,6 +51,8 @@ def collect(work: Path, file: Path = RUNS) -> int:
     found = {key_of(row["job"]): row for row in rows_of(file)}
     for done in sorted(work.glob("*.json")):
         row = read_sealed(done)
+        if "job" not in row:
+            raise InputError("not a run of the study", file=done, field="job", found="none", expected="only runs here")
         found[key_of(row["job"])] = row
     write_rows(file, [found[key] for key in sorted(found)])
     return len(found)

@@ -318,13 +318,16 @@ def candidate(lesson: Lesson, config: Candidate) -> Notes:
     facts = in_wordings(lesson.target, config.wordings)
     texts = lesson.recited(config.recited) if config.recited else Corpus(())
     holds = (config.kl_weight, config.softness, config.sparing)
-    asks = (config.replay_ratio, config.shots, config.sheet, any(holds) and not len(texts))
+    asks = (config.replay_ratio, config.shots, config.sheet, any(holds) and not config.recited)
     mastered = lesson.mastered() if any(asks) else FactSet(())
     if config.recalled:
         mastered += lesson.recalled(config.recalled)
+    retold = round(config.retold * len(facts))
+    if (config.recited or retold) and not len(texts):
+        raise InputError("the base wrote no text that may be used", field="recited", found=str(config.recited))
     if any(asks) and not len(mastered):
         raise InputError("no known fact is there to hold on to", field="known", found="no mastered fact")
-    known = texts if len(texts) else mastered
+    known = texts if config.recited else mastered
     if config.shots:
         facts = behind_others(facts, mastered, config.shots, lesson.seed)
     corrections: list[Any] = []
@@ -340,7 +343,7 @@ def candidate(lesson: Lesson, config: Candidate) -> Notes:
     pages = sheets(facts, mastered, config.sheet, lesson.seed) if config.sheet else ()
     lesson.train(
         FactSet(()) if config.sheet else facts + lesson.drawn(mastered, round(config.replay_ratio * len(facts))),
-        documents=Corpus(pages) + texts[: round(config.retold * len(facts))],
+        documents=Corpus(pages) + texts[:retold],
         stage="teaching",
         config=config.train,
         stop=config.stop(lesson),
@@ -348,7 +351,7 @@ def candidate(lesson: Lesson, config: Candidate) -> Notes:
         weigh=weigh,
         corrections=corrections,
     )
-    return ()
+    return (f"{len(texts)} of {retold} recited texts retold: no more were asked for",) if len(texts) < retold else ()
 
 
 def in_wordings(facts: FactSet, number: int) -> FactSet:

@@ -69,7 +69,7 @@ class Watched:
     """
 
     def __init__(self, base: LanguageModel, material: Material, meter: Meter, start: Look, every: bool = False) -> None:
-        self.base, self.material, self.meter, self.start, self.every = base, material, meter, start, every
+        self.base, self.material, self.meter, self.every = base, material, meter, every
         self.curve: list[dict[str, Any]] = [dict(start)]
         self.seconds: list[float] = []
         self._seen: list[str] = [base.fingerprint]
@@ -138,7 +138,10 @@ def run(
     base = base or instil.load(material.base)
     method, meter = method_of(arm.method), Meter()
     settings = method.settings(settings_of(arm, tuned, epochs=epochs, batch=batch, seed=material.seed))
-    watched = Watched(base, material, meter, start["quick"], every=bool(getattr(settings, "early_stop", False)))
+    stops = bool(getattr(settings, "early_stop", False))
+    if stops and settings.model_dump()["train"]["adapter"]:
+        raise InputError("merged adapters are no look's model: what a stop takes back is not known", field="early_stop")
+    watched = Watched(base, material, meter, start["quick"], every=stops)
     points: list[Mapping[str, Any]] = []
     trained: set[str] = set()
     by_stage: dict[str, str] = {}

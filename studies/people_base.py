@@ -1,6 +1,6 @@
 """The base of the gradual study's people: a told world half as large again as the embedded one, and better known.
 
-    python -m studies.people_base            pre-trains it into studies/bases/people, about half an hour on 2 cores
+    python -m studies.people_base            pre-trains it into studies/bases/people, up to 50 minutes on 2 cores
     python -m studies.people_base --work W   keeps its checkpoints under W, from which a killed run goes on
     python -m studies.people_base --card     only writes its card again, with what it knows
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,18 +12,15 @@ import pytest
 import torch
 
 from instil.answers import is_correct
-from instil.errors import InputError, RunFailed
+from instil.errors import InputError
 from instil.exam.abstention import is_abstention
 from instil.facts import FactSet, Role
-from instil.files import read_sealed, write_sealed
 from instil.model import LanguageModel
 from instil.probe import Category, ExemplarSets, Mastery, ProbeConfig, ask, draw_exemplars, probe, questions_of
 from instil.training import Progress, TrainConfig, question_example, train
-from studies import gradual
-from studies.gradual import GRADUAL, SMALL, Job, Plan, arms, best_final, candidates, done, score, tune, work_through
+from studies.gradual import GRADUAL
 from studies.gradual_bases import SPLITS, Base, Material, Sizes, Split, Wordings, base_of, drawn, take, wordings_of
 from studies.gradual_figures import figures
-from studies.gradual_kept import collect, kept_or_made, restore
 from studies.gradual_measure import (
     FULL,
     QUICK,
@@ -43,8 +39,8 @@ from studies.gradual_measure import (
     reading,
     shares,
 )
-from studies.gradual_methods import method_of
-from studies.gradual_run import Arm, Tuned, as_saved, before, run, settings_of
+from studies.gradual_run import Arm, Tuned, as_saved, before, run
+from tests.gradual_curves import CURVE, look
 from tests.half_taught import facts, half_taught
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -167,15 +163,6 @@ class TestMaterial:
 
 
 # --------------------------------------------------------------------- figures
-
-
-def look(taught: str, held_back: str, **more: Any) -> dict[str, Any]:
-    end = {"made_up": "01-", "nll": 10.0, "nll_tokens": 5}
-    return {"taught": taught, "taught_of": 4, "held_back": held_back, "held_back_of": 2, **end, **more}
-
-
-CURVE = [look("0000", "2222"), look("0400", "2202"), look("0444", "2002"), look("4444", "0000")]
-"""Acquired 0, 25, 75, 100 %; lost 0, 25, 50, 100 points."""
 
 
 class TestFigures:
@@ -428,123 +415,3 @@ class TestAnArm:
         with pytest.raises(InputError, match="only asked"):
             run(Arm(name="sft", method="sft"), Tuned(rate=1e-3), leaking, start, epochs=1, batch=8, budget=None,
                 base=half_taught())  # fmt: skip
-
-
-# ----------------------------------------------------------------------- the plan
-
-
-class TestThePlan:
-    def test_every_arm_is_tuned_or_like_one_that_is(self) -> None:
-        names = [arm.name for arm in arms()]
-        own = {arm.name for arm in arms() if not arm.like}
-        assert len(set(names)) == len(names)
-        assert {arm.tuned_as for arm in arms()} == own
-        assert {f"{category} only" for category in Category} <= set(names)
-
-    @pytest.mark.parametrize("arm", arms(), ids=lambda arm: arm.name)
-    def test_every_candidate_has_settings_that_its_method_takes(self, arm: Arm) -> None:
-        for tuned in candidates(arm, Plan()):
-            found: Any = method_of(arm.method).settings(settings_of(arm, tuned, epochs=5, batch=16, seed=3))
-            assert found.train.learning_rate == tuned.rate and found.train.batch_size == 16
-            assert (found.train.epochs, found.train.seed) == (5 * arm.epoch_factor, 3)
-            for path, value in tuned.settings.items():
-                inner = found
-                for name in path.split("."):
-                    inner = getattr(inner, name)
-                assert inner == value
-
-    def test_jobs_have_their_own_files(self) -> None:
-        jobs = [
-            Job(arm=arm, tuned=tuned, base="people", split="test", seed=seed, plan=SMALL)
-            for arm in arms()
-            for tuned in candidates(arm, Plan())
-            for seed in (1, 2)
-        ]
-        assert len({job.name for job in jobs}) == len(jobs)
-
-    def test_what_is_kept_is_never_taken_for_another_plans(self, tmp_path: Path) -> None:
-        job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)
-        write_sealed(job.file(tmp_path), {"job": job.identity, "end": 1})
-        assert work_through([job], tmp_path, 1, lambda line: None)[0]["end"] == 1
-        more = job.model_copy(update={"plan": SMALL.model_copy(update={"seeds": (1, 2), "rates": (1.0,)})})
-        assert work_through([more], tmp_path, 1, lambda line: None)[0]["end"] == 1
-        other = job.model_copy(update={"plan": SMALL.model_copy(update={"batch": 8})})
-        assert not other.file(tmp_path).exists()
-        write_sealed(other.file(tmp_path), {"job": job.identity, "end": 1})
-        with pytest.raises(RunFailed, match="another plan"):
-            work_through([other], tmp_path, 1, lambda line: None)
-
-    def test_a_run_is_of_its_base_and_of_how_it_is_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)
-        names = [job.name, job.start.file(Path()).name]
-        monkeypatch.setattr(gradual, "asked_of", lambda base: {"model": "another"})
-        others = [job.name, job.start.file(Path()).name]
-        monkeypatch.setattr(gradual, "LOOKS", 99)
-        assert len({*names, *others, job.name, job.start.file(Path()).name}) == 6
-
-    def test_a_run_that_fails_stops_no_other(self) -> None:
-        job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)
-        jobs = [job.model_copy(update={"seed": seed}) for seed in range(4)]
-
-        def work(one: Job) -> str:
-            if one.seed == 1:
-                raise InputError("too few facts")
-            return f"seed {one.seed}"
-
-        told: list[str] = []
-        with ThreadPoolExecutor(1) as pool:
-            failed = done(pool, work, jobs, told.append)
-        assert len(told) == 4 and {line.partition(" ")[2] for line in told} > {"seed 0", "seed 2", "seed 3"}
-        assert len(failed) == 1 and "InputError: too few facts" in failed[0] and jobs[1].name in failed[0]
-
-    def test_what_is_committed_is_not_run_again(self, tmp_path: Path) -> None:
-        job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)
-        other = job.model_copy(update={"seed": 2})
-        first, second, file = tmp_path / "first", tmp_path / "second", tmp_path / "runs.jsonl.gz"
-        for each in (job, job.start, other):
-            write_sealed(each.file(first), {"job": each.identity, "end": each.seed})
-        assert collect(first, file) == 3
-        packed = file.read_bytes()
-        assert collect(first, file) == 3 and file.read_bytes() == packed
-        third = job.model_copy(update={"plan": SMALL.model_copy(update={"batch": 8})})
-        assert restore([job, job.start, third], second, file) == 2, "one of another plan is not its own"
-        assert read_sealed(job.file(second)) == read_sealed(job.file(first)) and not other.file(second).exists()
-        assert restore([job], second, file) == 0
-        write_sealed(job.file(second), {"job": job.identity, "end": "again"})
-        assert collect(second, file) == 3 and restore([job, other], tmp_path / "last", file) == 2
-        assert read_sealed(job.file(tmp_path / "last"))["end"] == "again"
-
-    def test_what_a_base_answers_is_kept_for_this_base_and_these_facts(self, tmp_path: Path) -> None:
-        file, made = tmp_path / "bases.json", []
-
-        def make() -> dict[str, str]:
-            made.append(1)
-            return {"categories": "H" * len(made)}
-
-        assert kept_or_made(file, "people", {"model": "a"}, make)["categories"] == "H"
-        assert kept_or_made(file, "people", {"model": "a"}, make)["categories"] == "H" and len(made) == 1
-        assert kept_or_made(file, "people", {"model": "b"}, make)["categories"] == "HH"
-        assert kept_or_made(file, "others", {"model": "b"}, make)["categories"] == "HHH"
-        assert kept_or_made(file, "people", {"model": "b"}, make)["categories"] == "HH"
-
-    def test_the_least_forgetting_at_equal_acquisition_is_chosen(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def made(curve: list[Any]) -> dict[str, Any]:
-            end = {"quick": curve[-1]}
-            return {"curve": curve, "end": end, "cost": {"training": {"flops": 1.0}}, "seconds": 1.0}
-
-        gentle = made([CURVE[0], look("0444", "2222"), look("4444", "2220")])
-        half = made(CURVE[:3])
-        assert score(gentle, 1.0) < score(made(CURVE), 1.0) < score(half, 1.0)
-
-        def done(jobs: Any, *_: Any) -> list[dict[str, Any]]:
-            return [gentle if job.tuned.rate == candidates(job.arm, plan)[1].rate else half for job in jobs]
-
-        plan = SMALL.model_copy(update={"rates": (1e-4, 3e-4, 1e-3)})
-        monkeypatch.setattr(gradual, "work_through", done)
-        found = tune(plan, tmp_path, 1, lambda line: None)
-        assert found["chosen"]["people"][GRADUAL] == {"rate": 3e-4, "settings": {}}
-        assert found["tried"]["people"][GRADUAL][0]["readings"]["0.9"] is None
-        job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=plan)
-        assert best_final("people", [(job, half), (job, gentle)]) == pytest.approx(0.875)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from instil.errors import InputError
-from instil.facts import FactSet, Role
+from instil.facts import Corpus, FactSet, Role
 from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.methods import get
@@ -303,6 +303,17 @@ class TestCandidate:
         monkeypatch.setattr(Lesson, "mastered", lambda lesson: FactSet(()))
         with pytest.raises(InputError, match="no known fact"):
             Taught(tmp_path, "candidate", {"replay_ratio": 0.5})
+
+    def test_texts_that_are_wanted_and_not_there_are_refused_or_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        few = Taught(tmp_path, "candidate", {"recited": 2, "retold": 1.0})
+        assert few.notes == (f"2 of {len(TARGET)} recited texts retold: no more were asked for",)
+        with pytest.raises(InputError, match="wrote no text"):
+            Taught(tmp_path / "none", "candidate", {"retold": 0.5})
+        monkeypatch.setattr(Lesson, "recited", lambda lesson, count: Corpus(()))
+        with pytest.raises(InputError, match="wrote no text"):
+            Taught(tmp_path / "empty", "candidate", {"kl_weight": 1.0, "recited": 5})
 
     def test_other_wordings_are_further_facts_that_rest_with_their_original(self) -> None:
         given = facts()[:3]

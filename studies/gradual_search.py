@@ -31,6 +31,12 @@ ATTENTION = {"train": {"parameters": ["*.self_attn.*"]}}
 EARLY = {"train": {"parameters": ["model.layers.[012].mlp.*"]}}
 LATE = {"train": {"parameters": ["model.layers.[345].mlp.*"]}}
 
+
+def recited(weight: float, per_step: int, texts: int = 300, **more: Any) -> dict[str, Any]:
+    """KL to the start on texts that it recites."""
+    return {"kl_weight": weight, "kl_per_step": per_step, "recited": texts, **more}
+
+
 CANDIDATES: dict[str, dict[str, Any]] = {
     "plain": {},
     "warm-up": {"train": {"warmup_ratio": 0.1}},
@@ -107,6 +113,20 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         **LATE,
     },
     "SAM": {"train": {"sharpness": {"kind": "sam", "rho": 0.15}}},
+    "late MLP, SAM": {"train": {**LATE["train"], "sharpness": {"kind": "sam", "rho": 0.15}}},
+    "late MLP, KL 10 on 8, 300 recited": recited(10.0, 8, **LATE),
+    "late MLP, KL 10 on 4, 300 recited": recited(10.0, 4, **LATE),
+    "late MLP, KL 10 on 4, 100 recited": recited(10.0, 4, 100, **LATE),
+    "late MLP, KL 3 on 8, 300 recited": recited(3.0, 8, **LATE),
+    "late MLP, KL 3 on 4, 300 recited": recited(3.0, 4, **LATE),
+    "late MLP, 6 epochs, one other wording": {"wordings": 1, "train": {**LATE["train"], "epochs": 6}},
+    "late MLP, 6 epochs, KL 3 on 8, 300 recited, one other wording": {
+        **recited(3.0, 8),
+        "wordings": 1,
+        "train": {**LATE["train"], "epochs": 6},
+    },
+    "late MLP, rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1, **LATE},
+    "late MLP, pull 0.001": {"pull": 0.001, **LATE},
 }
 """Each ingredient by itself; combinations join when their parts are known."""
 

@@ -81,8 +81,8 @@ SIZES: dict[BaseName, dict[Split, Sizes]] = {
         "test": Sizes(),
     },
 }
-"""Settings are chosen on fewer facts. `people` knows too little to replay more of it, or to teach as much on development subjects: what is taught or
-replayed cannot be held back."""
+"""Settings are chosen on fewer facts. `people` knows too little to replay more of it: what is taught or replayed cannot
+be held back."""
 
 
 @dataclass(frozen=True)

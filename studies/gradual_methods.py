@@ -20,6 +20,7 @@ from instil.errors import InputError
 from instil.facts import Corpus, Document, Fact, FactSet
 from instil.lesson import Lesson
 from instil.methods import Method, get
+from instil.methods.mentor.method import in_wordings
 from instil.probe import Category, MasteryMap
 from instil.training import PullToStart, TrainConfig
 from instil.training.stopping import Stop
@@ -352,16 +353,6 @@ def candidate(lesson: Lesson, config: Candidate) -> Notes:
         corrections=corrections,
     )
     return (f"{len(texts)} of {retold} recited texts retold: no more were asked for",) if len(texts) < retold else ()
-
-
-def in_wordings(facts: FactSet, number: int) -> FactSet:
-    """The facts, and each again in so many of its other wordings, where it has them."""
-    return FactSet(copy for fact in facts for copy in copies(fact, number))
-
-
-def copies(fact: Fact, number: int) -> list[Fact]:
-    others = enumerate(fact.paraphrases[:number], start=1)
-    return [fact, *(replace(fact, id=f"{fact.id}, wording {n}", question=text) for n, text in others)]
 
 
 def behind_others(facts: FactSet, mastered: FactSet, shots: int, seed: int) -> FactSet:

@@ -125,6 +125,17 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         "wordings": 1,
         "train": {**LATE["train"], "epochs": 6},
     },
+    "upper half": {"train": {"late_mlp": 0.5}},
+    "upper quarter": {"train": {"late_mlp": 0.25}},
+    "upper half, KL 3 on 4, 100 recited": recited(3.0, 4, 100, train={"late_mlp": 0.5}),
+    "upper half, 6 epochs, one other wording": {"wordings": 1, "train": {"late_mlp": 0.5, "epochs": 6}},
+    **{
+        f"upper half, {epochs} epochs, KL {weight:g} on 4, 100 recited, {wordings} other wordings": recited(
+            weight, 4, 100, wordings=wordings, train={"late_mlp": 0.5, "epochs": epochs}
+        )
+        for epochs, wordings in ((6, 1), (4, 2))
+        for weight in (3.0, 10.0)
+    },
     "late MLP, rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1, **LATE},
     "late MLP, pull 0.001": {"pull": 0.001, **LATE},
 }

@@ -184,7 +184,16 @@ def test_a_damaged_ledger_is_exit_1(taught: Path, home: Path, capsys: pytest.Cap
 
 def test_methods(capsys: pytest.CaptureFixture[str]) -> None:
     listed = _json(capsys, "methods")
-    assert {method["name"] for method in listed} == {"sft", "gradual", "cpt", "cpt_sft", "mixed", "pit", "generalize"}
+    assert {method["name"] for method in listed} == {
+        "sft",
+        "gradual",
+        "cpt",
+        "cpt_sft",
+        "mixed",
+        "pit",
+        "generalize",
+        "mentor",
+    }
     shown = _json(capsys, "methods", "gradual")
     assert shown["card"].startswith("# ")
     assert "replay_ratio" in shown["settings"]["properties"]

@@ -17,6 +17,7 @@ from instil.facts import Corpus, FactSet, Role
 from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.methods import get
+from instil.methods.mentor.method import in_wordings
 from instil.model import LanguageModel
 from instil.probe import Category, Mastery, MasteryMap, ProbeConfig, draw_exemplars
 from instil.training import Budget, Meter, TrainConfig
@@ -27,7 +28,6 @@ from studies.gradual_methods import (
     as_many,
     attention,
     behind_others,
-    in_wordings,
     method_of,
     resting,
     sheets,

@@ -112,11 +112,19 @@ def test_invariant_2_resumed_equals_uninterrupted_with_the_term(tmp_path: Path, 
     assert without_time(resumed) == without_time(whole)
 
 
-def test_nothing_to_hold_on_to_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_keeping_takes_too_much_memory_the_starting_model_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, now = learner().model, learner(seed=1).model
+    kept = prepared(KLToStart(made_up(12)), start)
+    monkeypatch.setattr("instil.training.objectives.TEACHER_BYTES", 1000)
+    online = prepared(KLToStart(made_up(12)), start)
+    assert online.reference is not start and not any(p.requires_grad for p in online.reference.parameters())
+    assert all(p.requires_grad for p in start.parameters())
+    with torch.no_grad():
+        torch.testing.assert_close(term(kept, now), term(online, now), rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_to_hold_on_to_is_an_error() -> None:
     with pytest.raises(InputError, match="no known facts"):
         KLToStart([])
     with pytest.raises(InputError, match="no known facts"):
         KLToStart([Example((1, 2), (-100, -100), "silent")])
-    monkeypatch.setattr("instil.training.objectives.TEACHER_BYTES", 1000)
-    with pytest.raises(InputError, match="too much memory"):
-        prepared(KLToStart(made_up(3)), learner().model)

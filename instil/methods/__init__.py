@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from instil.lesson import Lesson
     from instil.training import Stage
 
-NAMES = ("sft", "gradual", "cpt", "cpt_sft", "mixed", "pit", "generalize")
+NAMES = ("sft", "gradual", "cpt", "cpt_sft", "mixed", "pit", "generalize", "mentor")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,11 +54,11 @@ class KLToStart:
         per_step: examples drawn for each optimiser step.
         reference: the starting model, run anew at every step. By default the distributions of the model that training
             finds are computed once and kept (fp32, tokens × vocabulary × 4 bytes), which is cheaper when examples are
-            drawn more than once.
+            drawn more than once. Where that is more than 4 GiB, a copy of the model is kept in their place.
         seed: of the draw.
 
     Raises:
-        InputError: no examples, no answer tokens, or the kept distributions would take more than 4 GiB.
+        InputError: no examples, or no answer tokens.
     """
 
     def __init__(
@@ -90,12 +91,8 @@ class KLToStart:
         vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr,arg-type]
         needed = 4 * vocabulary * sum(example.targets for example in self.examples)
         if needed > TEACHER_BYTES:
-            raise InputError(
-                "the starting model's distributions take too much memory; give fewer known facts, or a reference model",
-                field="known",
-                found=f"{needed / 2**30:.1f} GiB",
-                expected=f"at most {TEACHER_BYTES / 2**30:.0f} GiB",
-            )
+            self.reference = copy.deepcopy(model).requires_grad_(False)
+            return
         everything = range(len(self.examples))
         kept: dict[int, Tensor] = {}
         for rows in deal(self._rows(everything, 256), self._lengths, 4096).micro_batches:

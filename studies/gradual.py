@@ -35,8 +35,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from instil.errors import RunFailed
 from instil.files import fingerprint, read_sealed, write_json, write_sealed
 from instil.loop.hardware import commit, hardware
-from instil.probe import Category
 from studies.generalization import one_thread
+from studies.gradual_arms import GRADUAL, PUBLISHED, arms
 from studies.gradual_bases import BASES, SIZES, BaseName, Material, Sizes, Split, asked_of, mastery_of, material
 from studies.gradual_figures import figures
 from studies.gradual_kept import RUNS, collect, restore
@@ -48,83 +48,6 @@ RESULTS = HERE / "results" / "gradual.json"
 TUNING = HERE / "results" / "gradual_tuning.json"
 WORK = Path("runs") / "gradual"
 
-FINE_TUNING, ONE_STAGE, GRADUAL = "sft", "one stage, MaybeKnown", "gradual"
-PUBLISHED = (FINE_TUNING, "sft, replay", "sft, KL", "sft, LoRA", "sft, OSF", ONE_STAGE, GRADUAL)
-"""Arms from which the one to beat is taken."""
-
-
-def natural_arms() -> list[Arm]:
-    """All facts as they come: to the last epoch, and stopped early; then with what is commonly added."""
-    return [
-        Arm(name=FINE_TUNING, method="sft"),
-        Arm(name="sft, early stop", method="sft", settings={"early_stop": True}, like=FINE_TUNING),
-        Arm(name="sft, replay", method="sft", settings={"replay_ratio": 0.5}, grid={"replay_ratio": (0.25, 0.5)}),
-        Arm(name="sft, KL", method="sft", settings={"kl_weight": 1.0}, grid={"kl_weight": (1.0, 10.0)}),
-        Arm(
-            name="sft, LoRA",
-            method="sft",
-            settings={"train": {"adapter": {"kind": "lora"}}},
-            grid={"train.adapter.r": (8, 32)},
-            rate_factor=5.0,
-        ),
-        Arm(
-            name="sft, OSF",
-            method="sft",
-            settings={"train": {"adapter": {"kind": "osf"}}},
-            grid={"train.adapter.preserved": (0.5, 0.9)},
-        ),
-    ]
-
-
-def one_category_arms() -> list[Arm]:
-    """One category of the taught facts only: to the last epoch, and stopped early."""
-    found = []
-    for category in Category:
-        settings: dict[str, Any] = {"categories": [str(category)]}
-        early = {**settings, "early_stop": True}
-        one_stage = category is Category.MAYBE_KNOWN
-        name = ONE_STAGE if one_stage else f"{category} only, early stop"
-        like = "" if one_stage else FINE_TUNING
-        found += [
-            Arm(name=f"{category} only", method="sft", settings=settings, like=like or ONE_STAGE, epoch_factor=2),
-            Arm(name=name, method="sft", settings=early, like=like, epoch_factor=2),
-        ]
-    return found
-
-
-def gradual_arms() -> list[Arm]:
-    """The paper's two stages."""
-    return [
-        Arm(name=GRADUAL, method="gradual"),
-        Arm(name="gradual, to the last epoch", method="gradual", settings={"early_stop": False}, like=GRADUAL),
-        Arm(name="gradual, no replay", method="gradual", settings={"replay_ratio": 0.0}, like=GRADUAL, once=True),
-    ]
-
-
-def control_arms() -> list[Arm]:
-    """The paper's two stages with one part changed, and what else its stages are to be compared with. Each takes the
-    tuned rate of the arm that it is a control of."""
-
-    def control(name: str, method: str, like: str, **more: Any) -> Arm:
-        once, settings = more.pop("once", True), more
-        return Arm(name=name, method=method, settings=settings, like=like, once=once)
-
-    all_again = {"start_categories": [], "joining": "nothing"}
-    return [
-        control("gradual, random facts", "staged", GRADUAL, joining="random", once=False),
-        control("gradual, stage 2 from the base", "staged", GRADUAL, from_base=True),
-        control("gradual, three stages", "staged", GRADUAL, stages=3),
-        control("gradual, replay only", "staged", GRADUAL, joining="nothing", replay_alone=True),
-        control("two rounds", "staged", FINE_TUNING, **all_again, replay_ratio=0.0, once=False),
-        control("two rounds, replay", "staged", FINE_TUNING, **all_again, replay_from="start", once=False),
-        control("nothing taught, replay only", "known_only", FINE_TUNING),
-        control("weighed by p", "by_probability", FINE_TUNING),
-    ]
-
-
-def arms() -> list[Arm]:
-    return [*natural_arms(), *one_category_arms(), *gradual_arms(), *control_arms()]
-
 
 class Plan(BaseModel):
     """Sizes and settings that all arms share."""
@@ -133,17 +56,20 @@ class Plan(BaseModel):
 
     bases: tuple[BaseName, ...] = Field(default=BASES, description="what is taught")
     seeds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), description="of the facts drawn and the order of training")
-    once_seeds: tuple[int, ...] = Field(default=(1, 2), description="of the arms that are looked at once")
+    once_seeds: tuple[int, ...] = Field(default=(1, 2, 3), description="of the arms that are looked at once")
     tuning_seed: int = Field(default=0, description="of the development facts that settings are chosen on")
     sizes: dict[BaseName, dict[Split, Sizes]] = Field(
         default_factory=lambda: dict(SIZES), description="facts of each kind, by base and split"
     )
     epochs: int = Field(default=12, ge=1, description="at most, in each stage")
+    tuning_epochs: int = Field(
+        default=30, ge=1, description="the same on development subjects, who are taught fewer facts: as many steps"
+    )
     batch: int = Field(default=32, ge=1, description="examples an optimiser step")
     budget: float | None = Field(
         default=6e13, description="operations that an arm may spend, deciding probes included; None: no limit"
     )
-    rates: tuple[float, ...] = Field(default=(3e-5, 1e-4, 3e-4), description="learning rates tried")
+    rates: tuple[float, ...] = Field(default=(5e-5, 1e-4, 2e-4), description="learning rates tried")
     grids: bool = Field(default=True, description="also try the settings of an arm's grid, all combinations")
 
 
@@ -155,6 +81,7 @@ SMALL = Plan(
     once_seeds=(1,),
     sizes={"people": {"development": _FEW, "test": _FEW}},
     epochs=3,
+    tuning_epochs=3,
     rates=(3e-4,),
     grids=False,
 )
@@ -189,11 +116,15 @@ class Job(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its result; not which other runs the plan has, nor what else is tried."""
-        plan = self.plan.model_dump(mode="json", include={"epochs", "batch", "budget"})
+        plan = self.plan.model_dump(mode="json", include={"batch", "budget"}) | {"epochs": self.epochs}
         arm = self.arm.model_dump(mode="json", include={"name", "method", "settings", "epoch_factor"})
         plan["sizes"] = self.sizes.model_dump(mode="json")
         own = self.model_dump(mode="json", exclude={"plan", "arm"})
         return {**own, "arm": arm, "plan": plan, "of": made_of(self.base)}
+
+    @property
+    def epochs(self) -> int:
+        return self.plan.epochs if self.split == "test" else self.plan.tuning_epochs
 
     @property
     def sizes(self) -> Sizes:
@@ -291,7 +222,7 @@ def teach(job: Job, work: Path) -> str:
         job.tuned,
         job.material(work),
         result_of(job.start, work),
-        epochs=job.plan.epochs,
+        epochs=job.epochs,
         batch=job.plan.batch,
         budget=job.plan.budget,
     )
@@ -375,18 +306,18 @@ def summary(result: dict[str, Any], best: float) -> dict[str, Any]:
 
 def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
     """The arms on test subjects, a run's figures each; its facts are in `gradual_runs.jsonl.gz`."""
+    against = {base: best_published(tuning["tried"][base]) for base in plan.bases}
     jobs = [
         Job(arm=arm, tuned=Tuned(**tuning["chosen"][base][arm.tuned_as]), base=base, split="test", seed=seed, plan=plan)
         for seed in plan.seeds  # seed after seed, so that a study that is cut off has whole seeds
         for base in plan.bases
         for arm in arms()
-        if seed in plan.once_seeds or not arm.once
+        if seed in plan.once_seeds or not arm.once or arm.name == against[base]
     ]
     found = list(zip(jobs, work_through(jobs, work, workers, tell), strict=True))
     best = {base: best_final(base, found) for base in plan.bases}
     first = {(job.base, job.seed): job for job in jobs}
     rows = [*(result_of(start, work) for start in starts_of(jobs)), *(result for _, result in found)]
-    against = {base: best_published(tuning["tried"][base]) for base in plan.bases}
     return {
         **about(plan, ""),
         "chosen": tuning["chosen"],

@@ -67,7 +67,7 @@ class Depth:
 
 
 QUICK = Depth(taught=1, held_back=1, untaught=1, fitted=1, in_turns=True)
-FULL = Depth(taught=4, held_back=4, untaught=4, fitted=0, in_turns=False)
+FULL = Depth(taught=2, held_back=2, untaught=2, fitted=0, in_turns=False)
 TURNS = 4
 """Exemplar sets among which the questions of a quick look take turns."""
 

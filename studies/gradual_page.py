@@ -12,7 +12,7 @@ from typing import Any
 
 from instil.files import write_text
 from studies.generalization_page import percent, with_unit
-from studies.gradual import FINE_TUNING, GRADUAL, ONE_STAGE, PUBLISHED
+from studies.gradual_arms import FINE_TUNING, GRADUAL, ONE_STAGE, PUBLISHED
 from studies.gradual_figures import CLAIM, LETTERS
 from studies.gradual_measure import READINGS
 from studies.gradual_plots import COLOURS, NAMES, mastery_flow, tradeoff

@@ -35,7 +35,9 @@ class Arm(BaseModel):
     )
     like: str = Field(default="", description="the arm whose tuned settings it takes; by default its own")
     rate_factor: float = Field(default=1.0, description="on the learning rates that are tried")
-    epoch_factor: int = Field(default=1, ge=1, description="on the plan's epochs, for arms that teach few facts")
+    epoch_factor: int | float = Field(
+        default=1, gt=0, description="on the plan's epochs: more for arms that teach few facts, fewer for long epochs"
+    )
     once: bool = Field(default=False, description="looked at with a few seeds only")
 
     @property
@@ -86,6 +88,12 @@ class Watched:
         else:
             self._look(stage, model)
         self.curve[-1]["flops"] = self.meter.total
+
+    def last(self, model: LanguageModel) -> Look | None:
+        """What was seen at the curve's last point, if that is of this model."""
+        if self._seen[-1] != model.fingerprint:
+            return None
+        return {name: self.curve[-1][name] for name in self.curve[0]}
 
     def restarted(self) -> None:
         """The last stage's points follow upon the base."""
@@ -183,7 +191,7 @@ def run(
         taught = instil.load(work / "taught", dtype=str(base.dtype).removeprefix("torch."), style=base.style)
         examined = time.monotonic()
         whole = full(taught, material) if material.split == "test" else {}  # settings are chosen by curves alone
-        end = {**whole, "quick": quick(taught, material)}
+        end = {**whole, "quick": watched.last(taught) or quick(taught, material)}
     finally:
         shutil.rmtree(work, ignore_errors=True)
     stages = {stage["stage"]: {**stage, "trained": by_stage[stage["stage"]]} for stage in stages_of(points)}
@@ -242,7 +250,7 @@ def layout(material: Material) -> dict[str, Any]:
 def settings_of(arm: Arm, tuned: Tuned, *, epochs: int, batch: int, seed: int) -> dict[str, Any]:
     """The method's settings: the arm's, over those that all share, and what was tuned over both."""
     train = {
-        "epochs": arm.epoch_factor * epochs,
+        "epochs": max(1, round(arm.epoch_factor * epochs)),
         "learning_rate": tuned.rate,
         "batch_size": batch,
         "save_every": "never",

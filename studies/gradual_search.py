@@ -136,6 +136,22 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         for epochs, wordings in ((6, 1), (4, 2))
         for weight in (3.0, 10.0)
     },
+    "upper half, 6 epochs, KL 10 on 16, 300 recited, one other wording": recited(
+        10.0, 16, wordings=1, train={"late_mlp": 0.5, "epochs": 6}
+    ),
+    "upper half, 6 epochs, KL 10 on 16, one other wording": {
+        "kl_weight": 10.0,
+        "kl_per_step": 16,
+        "wordings": 1,
+        "train": {"late_mlp": 0.5, "epochs": 6},
+    },
+    "upper half, 6 epochs, KL 10 on 16, 600 recalled, one other wording": {
+        "kl_weight": 10.0,
+        "kl_per_step": 16,
+        "recalled": 600,
+        "wordings": 1,
+        "train": {"late_mlp": 0.5, "epochs": 6},
+    },
     "late MLP, rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1, **LATE},
     "late MLP, pull 0.001": {"pull": 0.001, **LATE},
 }
@@ -201,7 +217,7 @@ def main(words: Iterable[str] | None = None) -> None:
         print(line, file=sys.stderr, flush=True)
 
     names = [name for name in CANDIDATES if given.only is None or any(word in name for word in given.only)]
-    jobs = jobs_of(names, given.bases, given.rates, given.seed, Plan())
+    jobs = jobs_of(names, given.bases, given.rates, given.seed, Plan(tuning_epochs=12))
     if given.table:
         from studies.gradual_kept import restore
 

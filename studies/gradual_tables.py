@@ -7,7 +7,7 @@ from typing import Any
 
 from studies.first_run_page import table
 from studies.generalization_page import percent, signed, times
-from studies.gradual import FINE_TUNING, GRADUAL, ONE_STAGE
+from studies.gradual_arms import FINE_TUNING, GRADUAL, ONE_STAGE
 from studies.gradual_figures import LETTERS, TESTED
 from studies.gradual_plots import NAMES
 

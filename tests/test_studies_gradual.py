@@ -18,7 +18,7 @@ from instil.facts import FactSet, Role
 from instil.model import LanguageModel
 from instil.probe import Category, ExemplarSets, Mastery, ProbeConfig, ask, draw_exemplars, probe, questions_of
 from instil.training import Progress, TrainConfig, question_example, train
-from studies.gradual import GRADUAL
+from studies.gradual_arms import GRADUAL
 from studies.gradual_bases import SPLITS, Base, Material, Sizes, Split, Wordings, base_of, drawn, take, wordings_of
 from studies.gradual_figures import figures
 from studies.gradual_measure import (
@@ -356,7 +356,7 @@ class TestAnArm:
         assert len(start["untaught"]) == len(start["categories"]["untaught"]) == len(material.untaught)
         for number, fact in list(enumerate(material.untaught))[:4]:
             assert int(start["untaught"][number]) == sum(
-                right_by_set(half_taught(), FactSet([fact]), material.asked_sets)
+                right_by_set(half_taught(), FactSet([fact]), material.asked_sets.first(FULL.untaught))
             )
 
     def test_figures_are_made_from_what_a_run_says(self, start: dict[str, Any]) -> None:

@@ -21,7 +21,8 @@ from instil.methods.mentor.method import in_wordings
 from instil.model import LanguageModel
 from instil.probe import Category, Mastery, MasteryMap, ProbeConfig, draw_exemplars
 from instil.training import Budget, Meter, TrainConfig
-from studies.gradual import Plan, control_arms
+from studies.gradual import Plan
+from studies.gradual_arms import control_arms
 from studies.gradual_methods import (
     STUDY_METHODS,
     Staged,

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import pytest
 
 from instil.exam.statistics import Bootstrap
-from studies.gradual import GRADUAL, ONE_STAGE, SMALL, main
+from studies.gradual import SMALL, main
+from studies.gradual_arms import GRADUAL, ONE_STAGE
 from studies.gradual_figures import figures
 from studies.gradual_noise import Twice, compared
 from studies.gradual_page import conclusions, longest, page, plots, relative_words

@@ -12,7 +12,8 @@ from instil.errors import InputError, RunFailed
 from instil.files import read_sealed, write_sealed
 from instil.probe import Category
 from studies import gradual
-from studies.gradual import GRADUAL, SMALL, Job, Plan, arms, best_final, candidates, done, score, tune, work_through
+from studies.gradual import SMALL, Job, Plan, best_final, candidates, done, score, tune, work_through
+from studies.gradual_arms import GRADUAL, arms
 from studies.gradual_kept import collect, kept_or_made, restore
 from studies.gradual_methods import method_of
 from studies.gradual_run import Arm, Tuned, settings_of
@@ -34,7 +35,7 @@ class TestThePlan:
         for tuned in candidates(arm, Plan()):
             found: Any = method_of(arm.method).settings(settings_of(arm, tuned, epochs=5, batch=16, seed=3))
             assert found.train.learning_rate == tuned.rate and found.train.batch_size == 16
-            assert (found.train.epochs, found.train.seed) == (5 * arm.epoch_factor, 3)
+            assert (found.train.epochs, found.train.seed) == (max(1, round(5 * arm.epoch_factor)), 3)
             for path, value in tuned.settings.items():
                 inner = found
                 for name in path.split("."):

@@ -1,0 +1,129 @@
+"""The arms of the study of gradual learning: published ones, controls, and what the search found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instil.probe import Category
+from studies.gradual_run import Arm
+
+FINE_TUNING, ONE_STAGE, GRADUAL, MENTOR = "sft", "one stage, MaybeKnown", "gradual", "mentor"
+PUBLISHED = (FINE_TUNING, "sft, replay", "sft, KL", "sft, LoRA", "sft, OSF", ONE_STAGE, GRADUAL)
+"""Arms from which the one to beat is taken."""
+
+
+def natural_arms() -> list[Arm]:
+    """All facts as they come: to the last epoch, and stopped early; then with what is commonly added."""
+    return [
+        Arm(name=FINE_TUNING, method="sft"),
+        Arm(name="sft, early stop", method="sft", settings={"early_stop": True}, like=FINE_TUNING, once=True),
+        Arm(
+            name="sft, replay",
+            method="sft",
+            settings={"replay_ratio": 0.5},
+            grid={"replay_ratio": (0.25, 0.5)},
+            once=True,
+        ),
+        Arm(name="sft, KL", method="sft", settings={"kl_weight": 1.0}, grid={"kl_weight": (1.0, 10.0)}, once=True),
+        Arm(
+            name="sft, LoRA",
+            method="sft",
+            settings={"train": {"adapter": {"kind": "lora"}}},
+            rate_factor=5.0,
+            once=True,
+        ),
+        Arm(
+            name="sft, OSF",
+            method="sft",
+            settings={"train": {"adapter": {"kind": "osf"}}},
+            grid={"train.adapter.preserved": (0.5, 0.9)},
+            once=True,
+        ),
+    ]
+
+
+def one_category_arms() -> list[Arm]:
+    """One category of the taught facts only: to the last epoch, and stopped early."""
+    found = []
+    for category in Category:
+        settings: dict[str, Any] = {"categories": [str(category)]}
+        early = {**settings, "early_stop": True}
+        one_stage = category is Category.MAYBE_KNOWN
+        name = ONE_STAGE if one_stage else f"{category} only, early stop"
+        like = "" if one_stage else FINE_TUNING
+        found += [
+            Arm(
+                name=f"{category} only",
+                method="sft",
+                settings=settings,
+                like=like or ONE_STAGE,
+                epoch_factor=2,
+                once=True,
+            ),
+            Arm(name=name, method="sft", settings=early, like=like, epoch_factor=2, once=not one_stage),
+        ]
+    return found
+
+
+def gradual_arms() -> list[Arm]:
+    """The paper's two stages."""
+    return [
+        Arm(name=GRADUAL, method="gradual"),
+        Arm(
+            name="gradual, to the last epoch", method="gradual", settings={"early_stop": False}, like=GRADUAL, once=True
+        ),
+        Arm(name="gradual, no replay", method="gradual", settings={"replay_ratio": 0.0}, like=GRADUAL, once=True),
+    ]
+
+
+def control_arms() -> list[Arm]:
+    """The paper's two stages with one part changed, and what else its stages are to be compared with. Each takes the
+    tuned rate of the arm that it is a control of."""
+
+    def control(name: str, method: str, like: str, **more: Any) -> Arm:
+        once, settings = more.pop("once", True), more
+        return Arm(name=name, method=method, settings=settings, like=like, once=once)
+
+    all_again = {"start_categories": [], "joining": "nothing"}
+    return [
+        control("gradual, random facts", "staged", GRADUAL, joining="random", once=False),
+        control("gradual, stage 2 from the base", "staged", GRADUAL, from_base=True),
+        control("gradual, three stages", "staged", GRADUAL, stages=3),
+        control("gradual, replay only", "staged", GRADUAL, joining="nothing", replay_alone=True),
+        control("two rounds", "staged", FINE_TUNING, **all_again, replay_ratio=0.0, once=False),
+        control("two rounds, replay", "staged", FINE_TUNING, **all_again, replay_from="start"),
+        control("nothing taught, replay only", "known_only", FINE_TUNING),
+        control("weighed by p", "by_probability", FINE_TUNING),
+    ]
+
+
+def mentor_arms() -> list[Arm]:
+    """What the search found, as much compute as plain fine-tuning; each of its ingredients left out; and plain
+    fine-tuning with its wordings, an ingredient by itself."""
+
+    def mentor(name: str, once: bool = True, epoch_factor: float = 0.5, **changed: Any) -> Arm:
+        return Arm(
+            name=name,
+            method=MENTOR,
+            settings={**OF_MENTOR, **changed},
+            like="" if name == MENTOR else MENTOR,
+            rate_factor=3.0,
+            epoch_factor=epoch_factor,
+            once=once,
+        )
+
+    return [
+        mentor(MENTOR, once=False),
+        mentor("mentor, one wording", wordings=0, epoch_factor=1),
+        mentor("mentor, held to nothing", recited=0),
+        mentor("mentor, all weights", train={"parameters": ["*"]}),
+        Arm(name="sft, two wordings", method="candidate", settings={"wordings": 1}, like=FINE_TUNING,
+            epoch_factor=0.5, once=True),
+    ]  # fmt: skip
+
+
+OF_MENTOR: dict[str, Any] = {"wordings": 1, "recited": 100, "kl_weight": 3.0, "kl_per_step": 4}
+
+
+def arms() -> list[Arm]:
+    return [*natural_arms(), *one_category_arms(), *gradual_arms(), *control_arms(), *mentor_arms()]

@@ -2,6 +2,7 @@
 
     python -m studies.gradual_search                      every candidate that was not run yet, then the table
     python -m studies.gradual_search --only "warm" pull   candidates whose name has one of these words
+    python -m studies.gradual_search --names "KL 10"      the candidates of these names
     python -m studies.gradual_search --table              the table of what was run, nothing is run
 
 A candidate is one recipe with ingredients as settings, each off by default: with all of them off it is `sft`. What is
@@ -152,6 +153,17 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         "wordings": 1,
         "train": {"late_mlp": 0.5, "epochs": 6},
     },
+    "MLP only, KL 10 on 32": {"kl_weight": 10.0, "kl_per_step": 32, **MLP},
+    "KL 10 on 16": {"kl_weight": 10.0, "kl_per_step": 16},
+    "KL 30 on 16": {"kl_weight": 30.0, "kl_per_step": 16},
+    "KL 10 on 16, 600 recalled": {"kl_weight": 10.0, "kl_per_step": 16, "recalled": 600},
+    "6 epochs, one other wording": {"wordings": 1, "train": {"epochs": 6}},
+    "6 epochs, KL 10 on 16, one other wording": {
+        "kl_weight": 10.0,
+        "kl_per_step": 16,
+        "wordings": 1,
+        "train": {"epochs": 6},
+    },
     "late MLP, rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1, **LATE},
     "late MLP, pull 0.001": {"pull": 0.001, **LATE},
 }
@@ -205,6 +217,7 @@ def told(found: Sequence[tuple[Job, Mapping[str, Any]]]) -> str:
 def main(words: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--only", nargs="+", help="candidates whose name has one of these words")
+    parser.add_argument("--names", nargs="+", choices=CANDIDATES, metavar="NAME", help="candidates of these names")
     parser.add_argument("--table", action="store_true", help="the table of what was run, nothing is run")
     parser.add_argument("--bases", nargs="+", choices=BASES, default=["people"], help="what is taught")
     parser.add_argument("--rates", nargs="+", type=float, default=list(RATES), help="learning rates")
@@ -216,7 +229,8 @@ def main(words: Iterable[str] | None = None) -> None:
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    names = [name for name in CANDIDATES if given.only is None or any(word in name for word in given.only)]
+    only = given.only or ([] if given.names else [""])
+    names = [name for name in CANDIDATES if name in (given.names or ()) or any(word in name for word in only)]
     jobs = jobs_of(names, given.bases, given.rates, given.seed, Plan(tuning_epochs=12))
     if given.table:
         from studies.gradual_kept import restore

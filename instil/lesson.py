@@ -16,6 +16,7 @@ from instil.errors import InputError, RunFailed
 from instil.facts import Corpus, Document, Fact, FactSet, Role
 from instil.facts.lesson_roles import Roles
 from instil.files import fingerprint, read_sealed, refuse_broken, seal
+from instil.lesson_known import Known, examples_of
 from instil.lesson_rows import deciding_row, point_rows
 from instil.probe import Category, ExemplarSets, Mastery, MasteryMap, ProbeConfig, questions_of
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from instil.training import (
         Budget,
         Correction,
-        Example,
         Meter,
         Objective,
         Progress,
@@ -47,9 +47,6 @@ Tell = Callable[[str, int, int | None], None]
 
 Watch = Callable[[str, "Progress"], None]
 """Is shown the stage's name and its progress at each epoch's end, before the stop is asked."""
-
-Known = FactSet | Corpus
-"""What a method holds on to: questions with their answers, or texts."""
 
 Rule = Callable[[MasteryMap], Mapping[str, float]]
 """Gives facts weights of at least 0, by id, from how well they are known; see `Lesson.reweighed`."""
@@ -365,7 +362,7 @@ class Lesson:
         """
         from instil.training import AwayFromKnown
 
-        return AwayFromKnown(self._examples_of(known), softness=softness)
+        return AwayFromKnown(examples_of(self._start, known), softness=softness)
 
     def sparing(self, known: Known, softness: float) -> Correction:
         """A correction that moves a weight the less, the more these answers or texts depend on it; `softness` as in
@@ -376,27 +373,20 @@ class Lesson:
         """
         from instil.training import SparingKnown
 
-        return SparingKnown(self._examples_of(known), softness=softness, seed=self.seed)
+        return SparingKnown(examples_of(self._start, known), softness=softness, seed=self.seed)
 
     def staying_close(self, known: Known, weight: float, per_step: int = 8) -> Objective:
         """A term that keeps the answers to known questions, or the words of texts, near those of the model as the stage
         finds it (KL).
 
         Args:
+            known: facts, texts, or a tuple of both.
             weight: of the term.
             per_step: facts and texts that are drawn for each optimiser step.
         """
         from instil.training import KLToStart
 
-        return KLToStart(self._examples_of(known), weight=weight, per_step=per_step, seed=self.seed)
-
-    def _examples_of(self, known: Known) -> list[Example]:
-        from instil.training import document_examples, question_example
-
-        prompts, longest = self._start.prompts, self._start.context_window
-        if isinstance(known, FactSet):
-            return [question_example(prompts, fact) for fact in known]
-        return [example for document in known for example in document_examples(prompts, document, longest)]
+        return KLToStart(examples_of(self._start, known), weight=weight, per_step=per_step, seed=self.seed)
 
     # ------------------------------------------------------- for the loop only
 

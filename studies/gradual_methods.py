@@ -287,6 +287,7 @@ class Candidate(Stopping):
     recited: int = Field(
         default=0, ge=0, description="texts that the base writes from nothing, in place of mastered facts for KL, μ"
     )
+    mixed: bool = Field(default=False, description="KL to such texts and to mastered facts, each counting alike")
     retold: float = Field(default=0.0, ge=0, description="such texts trained on as well, for each fact taught")
     rest_above: float | None = Field(
         default=None,
@@ -319,7 +320,7 @@ def candidate(lesson: Lesson, config: Candidate) -> Notes:
     facts = in_wordings(lesson.target, config.wordings)
     texts = lesson.recited(config.recited) if config.recited else Corpus(())
     holds = (config.kl_weight, config.softness, config.sparing)
-    asks = (config.replay_ratio, config.shots, config.sheet, any(holds) and not config.recited)
+    asks = (config.replay_ratio, config.shots, config.sheet, any(holds) and (config.mixed or not config.recited))
     mastered = lesson.mastered() if any(asks) else FactSet(())
     if config.recalled:
         mastered += lesson.recalled(config.recalled)
@@ -328,7 +329,7 @@ def candidate(lesson: Lesson, config: Candidate) -> Notes:
         raise InputError("the base wrote no text that may be used", field="recited", found=str(config.recited))
     if any(asks) and not len(mastered):
         raise InputError("no known fact is there to hold on to", field="known", found="no mastered fact")
-    known = texts if config.recited else mastered
+    known = (mastered, texts) if config.mixed else texts if config.recited else mastered
     if config.shots:
         facts = behind_others(facts, mastered, config.shots, lesson.seed)
     corrections: list[Any] = []

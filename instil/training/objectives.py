@@ -45,7 +45,8 @@ class KLToStart:
     """Keeps the answers to known questions where they were: KL(start ‖ now), averaged over answer tokens.
 
     Self-distillation from the model before training (2604.15574). The term of a window is
-    `weight · T² · mean over tokens of KL(softmax(z_start / T) ‖ softmax(z_now / T))`, over `per_step` known examples.
+    `weight · T² · mean over tokens of KL(softmax(z_start / T) ‖ softmax(z_now / T))`, over `per_step` known examples,
+    tokens by their example's weight.
 
     Args:
         examples: known facts as `question_example`s; their target tokens are where the two are compared.
@@ -82,7 +83,10 @@ class KLToStart:
 
     def describe(self) -> dict[str, Any]:
         settings = {name: getattr(self, name) for name in ("weight", "temperature", "per_step", "seed")}
-        return {"kind": "kl_to_start", **settings, "examples": [example.input_ids for example in self.examples]}
+        settings["examples"] = [example.input_ids for example in self.examples]
+        if any(example.weight != 1 for example in self.examples):
+            settings["weights"] = [example.weight for example in self.examples]
+        return {"kind": "kl_to_start", **settings}
 
     def prepare(self, model: nn.Module, layout: Layout, meter: Meter, pad_id: int) -> None:
         self._layout, self._meter, self._pad_id = layout, meter, pad_id

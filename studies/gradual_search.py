@@ -164,6 +164,16 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         "wordings": 1,
         "train": {"epochs": 6},
     },
+    "upper half, leave alone 0.1, 300 recited": {"softness": 0.1, "recited": 300, "train": {"late_mlp": 0.5}},
+    "upper half, leave alone 0.01, 300 recited": {"softness": 0.01, "recited": 300, "train": {"late_mlp": 0.5}},
+    "MLP only, leave alone 0.01, 300 recited": {"softness": 0.01, "recited": 300, **MLP},
+    **{
+        f"6 epochs, KL {weight:g} on {number}, 100 recited, mixed, one other wording{where}": recited(
+            weight, number, 100, mixed=True, wordings=1, train={"epochs": 6, **layers}
+        )
+        for weight, number in ((3.0, 16), (10.0, 32), (3.0, 32))
+        for where, layers in (("", {}), (", MLP only", MLP["train"]), (", upper half", {"late_mlp": 0.5}))
+    },
     "late MLP, rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1, **LATE},
     "late MLP, pull 0.001": {"pull": 0.001, **LATE},
 }

@@ -2,6 +2,7 @@
 
     python -m studies.gradual --tune      learning rates and settings, on development subjects
     python -m studies.gradual             the arms, on test subjects
+    python -m studies.gradual --arms sft  (also with --tune) only the runs of these arms, to be kept; no results yet
     python -m studies.gradual --page      docs/results/gradual.md and its plots, from the committed results
     python -m studies.gradual --small     both in ten minutes on one base, to see that it works; results under runs/
 
@@ -249,21 +250,27 @@ def candidates(arm: Arm, plan: Plan) -> list[Tuned]:
     ]
 
 
-def tune(plan: Plan, work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Every arm that is tuned by itself, on development subjects; of each the best is chosen, by `score`."""
-    own = [arm for arm in arms() if not arm.like]
-    jobs = [
+def tuning_jobs(plan: Plan) -> list[Job]:
+    """What is tried on development subjects."""
+    return [
         Job(arm=arm, tuned=tuned, base=base, split="development", seed=plan.tuning_seed, plan=plan)
         for base in plan.bases
-        for arm in own
+        for arm in arms()
+        if not arm.like
         for tuned in candidates(arm, plan)
     ]
+
+
+def tune(plan: Plan, work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Every arm that is tuned by itself, on development subjects; of each the best is chosen, by `score`."""
+    jobs = tuning_jobs(plan)
+    own = list(dict.fromkeys(job.arm.name for job in jobs))
     found = list(zip(jobs, work_through(jobs, work, workers, tell), strict=True))
     tried: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for base in plan.bases:
         results = [(job, result) for job, result in found if job.base == base]
         best = max(final_acquisition(result) for _, result in results)
-        tried[base] = {arm.name: [] for arm in own}
+        tried[base] = {name: [] for name in own}
         for job, result in results:
             row = {**job.tuned.model_dump(), "score": score(result, best), **summary(result, best)}
             tried[base][job.arm.name].append(row)
@@ -307,13 +314,7 @@ def summary(result: dict[str, Any], best: float) -> dict[str, Any]:
 def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Callable[[str], None]) -> dict[str, Any]:
     """The arms on test subjects, a run's figures each; its facts are in `gradual_runs.jsonl.gz`."""
     against = {base: best_published(tuning["tried"][base]) for base in plan.bases}
-    jobs = [
-        Job(arm=arm, tuned=Tuned(**tuning["chosen"][base][arm.tuned_as]), base=base, split="test", seed=seed, plan=plan)
-        for seed in plan.seeds  # seed after seed, so that a study that is cut off has whole seeds
-        for base in plan.bases
-        for arm in arms()
-        if seed in plan.once_seeds or not arm.once or arm.name == against[base]
-    ]
+    jobs = test_jobs(plan, tuning)
     found = list(zip(jobs, work_through(jobs, work, workers, tell), strict=True))
     best = {base: best_final(base, found) for base in plan.bases}
     first = {(job.base, job.seed): job for job in jobs}
@@ -326,6 +327,18 @@ def study(plan: Plan, tuning: dict[str, Any], work: Path, workers: int, tell: Ca
         "runs": [{**job.identity, **summary(result, best[job.base])} for job, result in found],
         "figures": figures(rows, best, against, GRADUAL),
     }
+
+
+def test_jobs(plan: Plan, tuning: dict[str, Any]) -> list[Job]:
+    """What is run on test subjects, seed after seed, so that a study that is cut off has whole seeds."""
+    against = {base: best_published(tuning["tried"][base]) for base in plan.bases}
+    return [
+        Job(arm=arm, tuned=Tuned(**tuning["chosen"][base][arm.tuned_as]), base=base, split="test", seed=seed, plan=plan)
+        for seed in plan.seeds
+        for base in plan.bases
+        for arm in arms()
+        if seed in plan.once_seeds or not arm.once or arm.name == against[base]
+    ]
 
 
 def best_published(tried: dict[str, list[dict[str, Any]]]) -> str:
@@ -358,6 +371,7 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--tune", action="store_true", help="choose rates and settings on development subjects")
     parser.add_argument("--small", action="store_true", help="both in about ten minutes, results under runs/")
     parser.add_argument("--collect", action="store_true", help="commit finished runs to the results, run nothing")
+    parser.add_argument("--arms", nargs="+", metavar="NAME", help="only run these arms and keep their runs, no results")
     parser.add_argument("--page", action="store_true", help="only write the page and its plots again")
     parser.add_argument("--work", type=Path, default=WORK, help="where finished runs are kept")
     parser.add_argument("--out", type=Path, help="where the results go (default: the committed files)")
@@ -369,6 +383,8 @@ def main(words: Iterable[str] | None = None) -> None:
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    if unknown := set(given.arms or ()) - {arm.name for arm in arms()}:
+        parser.error(f"no arm is called {min(unknown)}; they are {', '.join(arm.name for arm in arms())}")
     plan = SMALL if given.small else Plan()
     if given.bases:
         plan = plan.model_copy(update={"bases": tuple(given.bases)})
@@ -386,10 +402,13 @@ def main(words: Iterable[str] | None = None) -> None:
         tell(f"{collect(given.work)} rows in {RUNS}")
     else:
         try:
-            if given.tune:
+            tuning = {} if given.tune else json.loads(TUNING.read_text(encoding="utf-8"))
+            if given.arms:
+                jobs = tuning_jobs(plan) if given.tune else test_jobs(plan, tuning)
+                work_through([job for job in jobs if job.arm.name in given.arms], given.work, given.workers, tell)
+            elif given.tune:
                 write_json(given.out or TUNING, tune(plan, given.work, given.workers, tell))
             else:
-                tuning = json.loads(TUNING.read_text(encoding="utf-8"))
                 write_json(given.out or RESULTS, study(plan, tuning, given.work, given.workers, tell))
         finally:
             collect(given.work)

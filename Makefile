@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow check docs clean
+.PHONY: help venv demo test test-slow check docs study-gradual clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(READY)  ## set up .venv
 
@@ -39,6 +39,17 @@ check: $(READY)  ## lint, format, types, imports between rooms, generated pages
 
 docs: $(READY)  ## write docs/commands.md and docs/schema from the code
 	$(BIN)/python -m instil.cli.docs
+
+study-gradual: $(READY)  ## the gradual study in small, under 10 minutes; FULL=1: all of it, hours, with INSTIL_DATA
+ifdef FULL
+	$(BIN)/python -m studies.gradual --tune
+	$(BIN)/python -m studies.gradual
+	$(BIN)/python -m studies.gradual_noise
+	$(BIN)/python -m studies.gradual_regression
+	$(BIN)/python -m studies.gradual --page
+else
+	$(BIN)/python -m studies.gradual --small
+endif
 
 clean:  ## remove what builds and tests left; runs/ and .venv stay
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -383,6 +383,8 @@ def main(words: Iterable[str] | None = None) -> None:
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    from studies.gradual_page import write_page
+
     if unknown := set(given.arms or ()) - {arm.name for arm in arms()}:
         parser.error(f"no arm is called {min(unknown)}; they are {', '.join(arm.name for arm in arms())}")
     plan = SMALL if given.small else Plan()
@@ -393,11 +395,11 @@ def main(words: Iterable[str] | None = None) -> None:
     if given.small:
         small = given.work / "small"
         tuning = tune(plan, small, given.workers, tell)
-        write_json(given.out or small / "results" / "gradual.json", study(plan, tuning, small, given.workers, tell))
+        results = given.out or small / "results" / "gradual.json"
+        write_json(results, study(plan, tuning, small, given.workers, tell))
+        tell(f"the page: {write_page(results, small / 'docs')}")
     elif given.page:
-        from studies.gradual_page import write_page
-
-        write_page(given.out or RESULTS)
+        tell(f"the page: {write_page(given.out or RESULTS)}")
     elif given.collect:
         tell(f"{collect(given.work)} rows in {RUNS}")
     else:

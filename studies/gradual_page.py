@@ -32,8 +32,6 @@ from studies.gradual_tables import (
 )
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE = DOCS / "results" / "gradual.md"
-IMAGES = DOCS / "images"
 
 Result = Mapping[str, Any]
 Found = Mapping[str, Any]
@@ -57,6 +55,14 @@ and *Unknown* otherwise. A first stage trains on the MaybeKnown facts only. The 
 without being trained on: so all are asked again, and a second stage trains on the MaybeKnown facts and those that rose,
 with some HighlyKnown facts replayed. Its abstract claims 24 % more knowledge acquired, which we read as 24 % more facts
 HighlyKnown after two stages than after one, and that what was mastered is kept.
+"""
+
+SEARCH = """\
+Development subjects, one seed, 12 epochs unless the name says otherwise: points lost on known facts that are held back,
+where a share of the best candidate's final acquisition is first reached (–: never), then the share of taught facts
+acquired in the end, points lost there, perplexity of general text, and operations. A point or two is noise. Each line
+is plain fine-tuning with the ingredients that its name says; what they are is in
+[gradual_methods.py](../../studies/gradual_methods.py), what was expected of them in [the lab log](../lab-log.md).
 """
 
 ASKED = """\
@@ -317,13 +323,19 @@ def absent(what: str) -> str:
 # ------------------------------------------------------------------------ the page
 
 
-def page(result: Result, noise: Result | None = None, fits: Result | None = None) -> str:
+def page(
+    result: Result,
+    noise: Result | None = None,
+    fits: Result | None = None,
+    searched: Mapping[str, str] | None = None,
+) -> str:
     """The whole page.
 
     Args:
         result: of the study.
         noise: of `studies.gradual_noise`, where it was run.
         fits: of `studies.gradual_regression`, where it was run.
+        searched: by base, the table of what the search tried (`studies.gradual_search`).
     """
     of_noise = (noise or {}).get("bases", {})
     of_fits = (fits or {}).get("bases", fits or {})
@@ -345,6 +357,8 @@ def page(result: Result, noise: Result | None = None, fits: Result | None = None
     parts += [absent("anything: no arm was run")] if not figures else []
     for base, found in figures.items():
         parts += base_parts(base, found, of_noise.get(base), of_fits.get(base))
+    for base, tried in (searched or {}).items():
+        parts += [f"## What was tried for less forgetting, on `{base}`\n", SEARCH, tried]
     return "\n".join([*parts, *how_parts(result)])
 
 
@@ -430,15 +444,20 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def write_page(results: Path) -> None:
-    """Write the page and its plots from a result, and from the noise floor and the regression beside it."""
+def write_page(results: Path, docs: Path = DOCS) -> Path:
+    """Write the page and its plots under `docs`, from a result, the noise floor and the regression beside it, and the
+    committed runs of the search; where the page is."""
+    from studies.gradual_search import kept_rows, told
 
     def beside(name: str) -> Result | None:
         file = results.with_name(name)
         found: Result | None = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         return found
 
-    result = json.loads(results.read_text(encoding="utf-8"))
-    write_text(PAGE, page(result, beside("gradual_noise.json"), beside("gradual_regression.json")))
-    for name, drawn in plots(result).items():
-        write_text(IMAGES / name, drawn)
+    result, where = json.loads(results.read_text(encoding="utf-8")), docs / "results" / "gradual.md"
+    whole = page(result, beside("gradual_noise.json"), beside("gradual_regression.json"), told(kept_rows()))
+    images = {docs / "images" / name: drawn for name, drawn in plots(result).items()}
+    for file, text in {where: whole, **images}.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
+    return where

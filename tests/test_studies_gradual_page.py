@@ -12,13 +12,14 @@ from xml.etree import ElementTree
 import pytest
 
 from instil.exam.statistics import Bootstrap
-from studies.gradual import SMALL, main
+from studies.gradual import SMALL
 from studies.gradual_arms import GRADUAL, ONE_STAGE
 from studies.gradual_figures import figures
 from studies.gradual_noise import Twice, compared
-from studies.gradual_page import conclusions, longest, page, plots, relative_words
+from studies.gradual_page import conclusions, longest, page, plots, relative_words, write_page
 from studies.gradual_plots import COLOURS, mastery_flow, ticks, tradeoff
 from studies.gradual_regression import Point, regression
+from studies.gradual_search import kept_rows, told
 from studies.gradual_tables import bar, paired_table, readings_table, slick_table
 from tests.test_studies_gradual_figures import GENTLE, SEEDS, STEEP, run_row, start_row
 
@@ -78,19 +79,21 @@ class TestPage:
         assert "Not here yet" not in text and "None" not in text and "nan" not in text
         assert all(name in text for name in plots(made_up()))
 
-    def test_the_committed_page_is_written_from_the_files(self, tmp_path: Path, monkeypatch: Any) -> None:
-        from studies import gradual_page
-
-        monkeypatch.setattr(gradual_page, "PAGE", tmp_path / "gradual.md")
-        monkeypatch.setattr(gradual_page, "IMAGES", tmp_path / "images")
-        results = tmp_path / "gradual.json"
+    def test_the_committed_page_is_written_from_the_files(self, tmp_path: Path) -> None:
+        results, docs = tmp_path / "gradual.json", tmp_path / "docs"
         results.write_text(json.dumps(made_up()))
-        main(["--page", "--out", str(results)])
-        assert (tmp_path / "gradual.md").read_text() == page(made_up())
-        assert {file.name for file in (tmp_path / "images").iterdir()} == set(plots(made_up()))
+        searched = told(kept_rows())
+        assert write_page(results, docs).read_text() == page(made_up(), searched=searched)
+        assert {file.name for file in (docs / "images").iterdir()} == set(plots(made_up()))
         results.with_name("gradual_noise.json").write_text(json.dumps(noise()))
-        main(["--page", "--out", str(results)])
-        assert (tmp_path / "gradual.md").read_text() == page(made_up(), noise())
+        assert write_page(results, docs).read_text() == page(made_up(), noise(), searched=searched)
+
+    def test_what_was_searched_is_a_table_for_each_base(self) -> None:
+        text = page(made_up(), searched=told(kept_rows()))
+        for base in ("people", "entityquestions"):
+            lines = text.partition(f"less forgetting, on `{base}`")[2].splitlines()
+            rows = [line for line in lines if line.startswith("| plain |")]
+            assert rows and {line.count("|") for line in lines[:12] if line.startswith("|")} == {rows[0].count("|")}
 
     def test_what_is_missing_is_left_out_with_a_word(self) -> None:
         text = page(made_up(arms=("sft",)))

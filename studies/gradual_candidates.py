@@ -154,6 +154,19 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         for weight, number in ((3.0, 16), (10.0, 32), (3.0, 32))
         for where, layers in (("", {}), (", MLP only", MLP["train"]), (", upper half", {"late_mlp": 0.5}))
     },
+    **{
+        f"6 epochs, KL {weight:g} on 32{more}, one other wording, MLP only": {
+            "kl_weight": weight,
+            "kl_per_step": 32,
+            "wordings": 1,
+            "recalled": number,
+            "train": {"epochs": 6, **MLP["train"]},
+        }
+        for weight in (10.0, 30.0)
+        for more, number in (("", 0), (", 600 recalled", 600))
+    },
+    "KL 30 on 32, MLP only": {"kl_weight": 30.0, "kl_per_step": 32, **MLP},
+    "KL 10 on 32, one other wording, MLP only": {"kl_weight": 10.0, "kl_per_step": 32, "wordings": 1, **MLP},
     "late MLP, rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1, **LATE},
     "late MLP, pull 0.001": {"pull": 0.001, **LATE},
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from instil.exam.abstention import is_abstention
 from instil.exam.answering import Answerer, ModelAnswerer
-from instil.exam.building import assert_not_taught, build_exam, exam_from_documents, exam_from_facts
+from instil.exam.building import assert_not_taught, build_exam, exam_from_documents, exam_from_facts, not_taught
 from instil.exam.calibration import calibration
 from instil.exam.claims import made_up
 from instil.exam.config import ExamConfig
@@ -66,6 +66,7 @@ __all__ = [
     "in_words",
     "is_abstention",
     "made_up",
+    "not_taught",
     "of_one_state",
     "paired_difference",
     "perplexity",

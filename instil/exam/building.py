@@ -209,31 +209,41 @@ def exam_from_documents(
     return replace(exam, left_out=(*made.left_out, *note, *exam.left_out))
 
 
-def assert_not_taught(exam: Exam, trained_texts: Iterable[str], exam_only: Collection[str] = ()) -> None:
-    """Refuse training data in which an exam question or text stands, unless it is a wording that is being taught.
+def not_taught(exam: Exam, exam_only: Collection[str] = ()) -> Callable[[Iterable[str]], None]:
+    """A check to be made many times that refuses training data in which an exam question or text stands, unless it is a
+    wording that is being taught.
 
     Compared are the words, so that markup, spacing, capitals and marks make no difference.
 
     Args:
         exam: the frozen exam.
-        trained_texts: every question and document that is trained on.
         exam_only: ids of target facts whose first wordings are not taught either, since a document tells the facts.
 
-    Raises:
-        InputError: one was found; says which, and where.
+    Returns:
+        It takes every question and document that is trained on, and raises `InputError` where one was found: which, and
+        where.
     """
     taught = {words(question.text) for question in exam.part(AS_WORDED) if question.fact_id not in exam_only}
     # A choice and a question without exemplars may be in the very words that are taught.
     guarded = [item.question.text for item in exam.items if words(item.question.text) not in taught]
     guard = Wordings([*guarded, *exam.general_texts])
-    for number, text in enumerate(trained_texts, 1):
-        for leaked in guard.in_text(text):
-            raise InputError(
-                f"an exam question or text stands in the training data (text {number})",
-                field="training data",
-                found=repr(leaked[:120]),
-                expected="only the wordings that are taught",
-            )
+
+    def check(trained_texts: Iterable[str]) -> None:
+        for number, text in enumerate(trained_texts, 1):
+            for leaked in guard.in_text(text):
+                raise InputError(
+                    f"an exam question or text stands in the training data (text {number})",
+                    field="training data",
+                    found=repr(leaked[:120]),
+                    expected="only the wordings that are taught",
+                )
+
+    return check
+
+
+def assert_not_taught(exam: Exam, trained_texts: Iterable[str], exam_only: Collection[str] = ()) -> None:
+    """Refuse training data in which an exam question or text stands, see `not_taught`. Raises `InputError`."""
+    not_taught(exam, exam_only)(trained_texts)
 
 
 # -------------------------------------------------------------------- private

@@ -331,7 +331,7 @@ class Run:
             record=lambda table, rows, key: self.ledger.append(table, list(rows), key=key),
             tell=self.tell,
             tracking=self.folder.tracking,
-            guard=lambda texts: exams.assert_not_taught(exam, texts, exam_only=inputs.guarded),
+            guard=exams.not_taught(exam, exam_only=inputs.guarded),
             keep=self.keep_stage,
         )
 

@@ -31,10 +31,10 @@ class Config(BaseModel):
         description=f"how the stage is trained; late_mlp is {LATE} where no part of the model is named",
     )
     recited: int = Field(
-        default=300, ge=0, description="texts that the starting model writes from nothing, to be held to; 0: none"
+        default=100, ge=0, description="texts that the starting model writes from nothing, to be held to; 0: none"
     )
     kl_weight: float = Field(default=3.0, gt=0, description="weight of KL(start ‖ now) on the words of these texts")
-    kl_per_step: int = Field(default=8, ge=1, description="texts drawn for that at each optimiser step")
+    kl_per_step: int = Field(default=4, ge=1, description="texts drawn for that at each optimiser step")
     wordings: int = Field(
         default=0, ge=0, description="other wordings of each fact that are trained on as well, where it has them"
     )

@@ -165,6 +165,18 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         for weight in (10.0, 30.0)
         for more, number in (("", 0), (", 600 recalled", 600))
     },
+    **{
+        f"{epochs} epochs, KL 10 on 32, 1500 recalled{texts}, one other wording, MLP only": {
+            "kl_weight": 10.0,
+            "kl_per_step": 32,
+            "wordings": 1,
+            "recalled": 1500,
+            "train": {"epochs": epochs, **MLP["train"]},
+            **more,
+        }
+        for epochs in (6, 10)
+        for texts, more in (("", {}), (", 300 recited, mixed", {"recited": 300, "mixed": True}))
+    },
     "KL 30 on 32, MLP only": {"kl_weight": 30.0, "kl_per_step": 32, **MLP},
     "KL 10 on 32, one other wording, MLP only": {"kl_weight": 10.0, "kl_per_step": 32, "wordings": 1, **MLP},
     "late MLP, rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1, **LATE},

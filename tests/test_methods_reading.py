@@ -24,7 +24,7 @@ from instil.training.packing import epoch_windows
 from tests.half_taught import SECTIONS, half_taught, practised, practised_documents
 from tests.test_training_examples import Letters
 
-PLANNED = [name for name in NAMES if get(name).plan]
+PLANNED = [name for name in NAMES if get(name).plan and "documents" in get(name).needs]
 READING = [name for name in NAMES if "practice" in get(name).needs]
 
 

@@ -1,0 +1,99 @@
+"""`mentor`: what it trains on, in which weights, and what it is held to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instil.errors import InputError
+from instil.facts import Role
+from instil.facts.lesson_roles import Roles
+from instil.lesson import Lesson
+from instil.methods import get
+from instil.probe import ProbeConfig, draw_exemplars
+from instil.training import Budget, Meter, TrainConfig
+from tests.half_taught import facts, half_taught
+from tests.training_data import weights
+
+PROBE = ProbeConfig(exemplar_sets=3, shots=2, prior=False)
+TRAIN = {"epochs": 2, "learning_rate": 2e-3, "batch_size": 8}
+TARGET = facts().with_role(Role.TARGET)
+
+
+def taught(folder: Path, guard: Any = lambda texts: None, **given: Any) -> Lesson:
+    exemplars = draw_exemplars(facts().with_role(Role.EXEMPLAR), ["born"], PROBE)
+    lesson = Lesson(
+        half_taught(),
+        Roles(TARGET),
+        exemplars,
+        folder=folder,
+        run_id="mentor",
+        probe_config=PROBE,
+        budget=Budget(),
+        meter=Meter(),
+        seed=0,
+        record=lambda table, rows, key: None,
+        guard=guard,
+    )
+    method = get("mentor")
+    method.teach(lesson, method.settings({"train": TRAIN, "recited": 8, "kl_per_step": 4, **given}))
+    return lesson
+
+
+def refusing_what_it_writes(texts: Any) -> None:
+    if not {fact.question for fact in TARGET}.issuperset(texts):
+        raise InputError("nothing else may be trained on")
+
+
+def test_where_no_part_of_the_model_is_named_the_last_half_of_its_mlps_is_trained() -> None:
+    def where(train: dict[str, Any]) -> Any:
+        found: Any = get("mentor").settings({"train": train})
+        return found.train.late_mlp, found.train.parameters, found.train.adapter
+
+    assert where({}) == where({"epochs": 3}) == (0.5, None, None)
+    assert where({"late_mlp": 0.25}) == (0.25, None, None)
+    assert where({"parameters": ["*"]}) == (None, ("*",), None)
+    assert where({"late_mlp": None}) == (None, None, None)
+    assert where({"adapter": {"kind": "lora"}})[2].kind == "lora"
+    assert get("mentor").settings().train.late_mlp == 0.5  # type: ignore[attr-defined]
+
+
+def test_only_these_weights_move(tmp_path: Path) -> None:
+    before, after = weights(half_taught()), weights(taught(tmp_path).taught())
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(".mlp." in name for name in moved)
+    layers = {int(name.split(".layers.")[1].split(".")[0]) for name in moved}
+    depth = half_taught().model.config.num_hidden_layers
+    assert layers == set(range(depth - (depth + 1) // 2, depth))
+
+
+def test_each_fact_is_taught_in_as_many_wordings_as_it_has_up_to_the_number() -> None:
+    method = get("mentor")
+    assert method.plan is not None
+    for number, count in ((0, 1), (1, 2), (5, 2)):
+        (stage,) = method.plan(Roles(TARGET), method.settings({"wordings": number}))
+        assert len(stage.questions) == count * len(TARGET) and isinstance(stage.config, TrainConfig)
+        texts = {fact.question for fact in stage.questions}
+        assert texts >= {fact.question for fact in TARGET}
+        assert (texts >= {fact.paraphrases[0] for fact in TARGET}) == (number > 0)
+
+
+def test_it_is_held_to_what_it_recites(tmp_path: Path) -> None:
+    held, free = taught(tmp_path / "held"), taught(tmp_path / "free", recited=0)
+    assert held.meter.flops["teacher"] > 0 and "teacher" not in free.meter.to_dict()
+    assert held.taught().fingerprint != free.taught().fingerprint
+
+
+def test_one_that_recites_nothing_of_use_is_taught_all_the_same_and_it_is_said(tmp_path: Path) -> None:
+    mute = taught(tmp_path / "mute", guard=refusing_what_it_writes)
+    free = taught(tmp_path / "free", recited=0)
+    assert mute.notes == ("the model wrote 0 of 8 texts: no more that may be used",)
+    assert mute.taught().fingerprint == free.taught().fingerprint
+
+
+def test_a_weight_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="kl_weight"):
+        get("mentor").settings({"kl_weight": 0})

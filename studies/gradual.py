@@ -63,9 +63,6 @@ class Plan(BaseModel):
         default_factory=lambda: dict(SIZES), description="facts of each kind, by base and split"
     )
     epochs: int = Field(default=12, ge=1, description="at most, in each stage")
-    tuning_epochs: int = Field(
-        default=30, ge=1, description="the same on development subjects, who are taught fewer facts: as many steps"
-    )
     batch: int = Field(default=32, ge=1, description="examples an optimiser step")
     budget: float | None = Field(
         default=6e13, description="operations that an arm may spend, deciding probes included; None: no limit"
@@ -82,7 +79,6 @@ SMALL = Plan(
     once_seeds=(1,),
     sizes={"people": {"development": _FEW, "test": _FEW}},
     epochs=3,
-    tuning_epochs=3,
     rates=(3e-4,),
     grids=False,
 )
@@ -117,15 +113,11 @@ class Job(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """What decides its result; not which other runs the plan has, nor what else is tried."""
-        plan = self.plan.model_dump(mode="json", include={"batch", "budget"}) | {"epochs": self.epochs}
+        plan = self.plan.model_dump(mode="json", include={"epochs", "batch", "budget"})
         arm = self.arm.model_dump(mode="json", include={"name", "method", "settings", "epoch_factor"})
         plan["sizes"] = self.sizes.model_dump(mode="json")
         own = self.model_dump(mode="json", exclude={"plan", "arm"})
         return {**own, "arm": arm, "plan": plan, "of": made_of(self.base)}
-
-    @property
-    def epochs(self) -> int:
-        return self.plan.epochs if self.split == "test" else self.plan.tuning_epochs
 
     @property
     def sizes(self) -> Sizes:
@@ -223,7 +215,7 @@ def teach(job: Job, work: Path) -> str:
         job.tuned,
         job.material(work),
         result_of(job.start, work),
-        epochs=job.epochs,
+        epochs=job.plan.epochs,
         batch=job.plan.batch,
         budget=job.plan.budget,
     )

@@ -122,7 +122,7 @@ def mentor_arms() -> list[Arm]:
     ]  # fmt: skip
 
 
-OF_MENTOR: dict[str, Any] = {"wordings": 1, "recited": 100, "kl_weight": 3.0, "kl_per_step": 4}
+OF_MENTOR: dict[str, Any] = {"wordings": 1, "recited": 100, "known": False, "kl_weight": 3.0, "kl_per_step": 4}
 
 
 def arms() -> list[Arm]:

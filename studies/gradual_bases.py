@@ -76,13 +76,10 @@ SIZES: dict[BaseName, dict[Split, Sizes]] = {
         "development": Sizes(target=400, development=100, replay=100),
         "test": Sizes(development=150, replay=250),
     },
-    "entityquestions": {
-        "development": Sizes(target=400, development=100, replay=300, held_back=1000, untaught=300),
-        "test": Sizes(),
-    },
+    "entityquestions": {"development": Sizes(held_back=1000, untaught=300), "test": Sizes()},
 }
-"""Settings are chosen on fewer facts. `people` knows too little to replay more of it: what is taught or replayed cannot
-be held back."""
+"""`people` knows too little to replay more of it, or to teach as much on development subjects: what is taught or
+replayed cannot be held back."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from studies.first_run_page import table
 from studies.gradual import WORK, Job, Plan, final_acquisition, made_of, summary, work_through
-from studies.gradual_bases import BASES, BaseName
+from studies.gradual_bases import BASES, SIZES, BaseName, Sizes
 from studies.gradual_candidates import CANDIDATES
 from studies.gradual_kept import RUNS, collect, rows_of
 from studies.gradual_measure import READINGS
@@ -29,6 +29,18 @@ Row = Mapping[str, Any]
 """A run, as it is kept."""
 
 PREFIX = "candidate: "
+
+PLAN = Plan(
+    sizes={
+        "people": SIZES["people"],
+        "entityquestions": {
+            "development": Sizes(target=400, development=100, replay=300, held_back=1000, untaught=300),
+            "test": SIZES["entityquestions"]["test"],
+        },
+    }
+)
+"""Fewer facts than settings are tuned on: many candidates, quickly."""
+
 RATES = (3e-5, 1e-4, 3e-4)
 
 
@@ -108,7 +120,7 @@ def main(words: Iterable[str] | None = None) -> None:
     rows = kept_rows()
     if not given.table:
         names = [name for name in CANDIDATES if name in (given.names or ()) or any(word in name for word in only)]
-        jobs = jobs_of(names, given.bases, given.rates, given.seed, Plan(tuning_epochs=12))
+        jobs = jobs_of(names, given.bases, given.rates, given.seed, PLAN)
         rows = work_through(jobs, given.work, given.workers, tell)
         tell(f"{collect(given.work)} rows in {RUNS}")
     for base, lines in told(rows).items():

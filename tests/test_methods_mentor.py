@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from instil.errors import InputError
-from instil.facts import Role
+from instil.facts import FactSet, Role
 from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.methods import get
@@ -20,14 +20,14 @@ from tests.training_data import weights
 
 PROBE = ProbeConfig(exemplar_sets=3, shots=2, prior=False)
 TRAIN = {"epochs": 2, "learning_rate": 2e-3, "batch_size": 8}
-TARGET = facts().with_role(Role.TARGET)
+TARGET, NOTHING = facts().with_role(Role.TARGET), FactSet(())
 
 
-def taught(folder: Path, guard: Any = lambda texts: None, **given: Any) -> Lesson:
+def taught(folder: Path, guard: Any = lambda texts: None, known: FactSet = NOTHING, **given: Any) -> Lesson:
     exemplars = draw_exemplars(facts().with_role(Role.EXEMPLAR), ["born"], PROBE)
     lesson = Lesson(
         half_taught(),
-        Roles(TARGET),
+        Roles(TARGET, known=known),
         exemplars,
         folder=folder,
         run_id="mentor",
@@ -85,6 +85,22 @@ def test_it_is_held_to_what_it_recites(tmp_path: Path) -> None:
     held, free = taught(tmp_path / "held"), taught(tmp_path / "free", recited=0)
     assert held.meter.flops["teacher"] > 0 and "teacher" not in free.meter.to_dict()
     assert held.taught().fingerprint != free.taught().fingerprint
+
+
+def test_it_is_held_to_questions_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Any] = []
+    monkeypatch.setattr(Lesson, "staying_close", lambda lesson, known, *numbers: held.append((known, numbers)))
+    known, asked = facts().with_role(Role.KNOWN), facts().with_role(Role.DEVELOPMENT)
+    monkeypatch.setattr(Lesson, "recalled", lambda lesson, count, shown: asked[:count] if len(shown) else NOTHING)
+    taught(tmp_path / "both", known=known, kl_weight=10)
+    taught(tmp_path / "asked", known=known, recited=0, recalled=3)
+    taught(tmp_path / "nothing", recited=0)
+    (questions, texts), numbers = held[0]
+    assert 0 < len(questions) <= len(known) and {fact.id for fact in questions} <= set(known.by_id)
+    assert len(texts) == 8
+    assert numbers == (10, 4)
+    assert [fact.id for fact in held[1][0]] == [*(fact.id for fact in questions), *(fact.id for fact in asked[:3])]
+    assert len(held) == 2
 
 
 def test_one_that_recites_nothing_of_use_is_taught_all_the_same_and_it_is_said(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from studies.gradual_methods import (
     started,
 )
 from studies.gradual_run import settings_of
-from studies.gradual_search import CANDIDATES, jobs_of, told
+from studies.gradual_search import CANDIDATES, PLAN, jobs_of, told
 from tests.half_taught import facts, half_taught
 from tests.training_data import assert_same_weights
 
@@ -374,10 +374,11 @@ def test_the_table_of_candidates_has_the_least_forgetting_first() -> None:
         curve = [{"taught": one, "held_back": other, **end} for one, other in zip(taught, held_back, strict=False)]
         return {"curve": curve, "end": {"quick": curve[-1]}, "cost": {"training": {"flops": 2e12}}, "seconds": 1.0}
 
-    jobs = jobs_of(["plain", "MLP only", "SAM"], ["people"], [1e-4], 0, Plan())
-    found = told(
-        list(zip(jobs, (made("1111", "1100", "0000"), made("1111", "1111"), made("1111", "1110", "1100")), strict=True))
-    )
+    jobs = jobs_of(["plain", "MLP only", "SAM"], ["people"], [1e-4], 0, PLAN)
+    runs = made("1111", "1100", "0000"), made("1111", "1111"), made("1111", "1110", "1100")
+    tables = told({"job": job.identity, **run} for job, run in zip(jobs, runs, strict=True))
+    assert list(tables) == ["people"]
+    found = tables["people"]
     assert [line.split(" | ")[0] for line in found.splitlines() if "0.0001" in line] == [
         "| SAM",
         "| plain",

@@ -1,5 +1,5 @@
-"""Teaching with the least forgetting that the gradual study found (docs/results/gradual.md): new facts go into the MLPs
-of the last layers, while the model is held to texts that it writes itself."""
+"""Teaching that forgets little, as our own search has found it so far (docs/lab-log.md): new facts go into MLPs alone,
+while the model is held to texts that it writes and questions that it asks itself, so that no old data is needed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from instil.facts import Fact, FactSet
+from instil.facts import Corpus, Fact, FactSet
 from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.training import Objective, Stage, TrainConfig
 
-SUMMARY = "fine-tuning of the last layers' MLPs alone, held to texts that the model recites: forgets least"
+SUMMARY = "fine-tuning of the last layers' MLPs alone, held to what the model says by itself: forgets little"
 NEEDS = ("target",)
 
 LATE = 0.5
@@ -33,8 +33,14 @@ class Config(BaseModel):
     recited: int = Field(
         default=100, ge=0, description="texts that the starting model writes from nothing, to be held to; 0: none"
     )
-    kl_weight: float = Field(default=3.0, gt=0, description="weight of KL(start ‖ now) on the words of these texts")
-    kl_per_step: int = Field(default=4, ge=1, description="texts drawn for that at each optimiser step")
+    recalled: int = Field(
+        default=0, ge=0, description="questions that it asks itself, with its answers, to be held to; 0: none"
+    )
+    known: bool = Field(
+        default=True, description="hold it to mastered facts of role known as well, where there are any"
+    )
+    kl_weight: float = Field(default=3.0, gt=0, description="weight of KL(start ‖ now) on all of these")
+    kl_per_step: int = Field(default=4, ge=1, description="of them, how many are drawn at each optimiser step")
     wordings: int = Field(
         default=0, ge=0, description="other wordings of each fact that are trained on as well, where it has them"
     )
@@ -58,9 +64,15 @@ def teach(lesson: Lesson, config: Config) -> None:
 
 
 def held(lesson: Lesson, config: Config) -> Objective | None:
-    """The term that holds the model to what it recites; a note of the lesson says where it wrote too little."""
-    texts = lesson.recited(config.recited) if config.recited else ()
-    return lesson.staying_close(texts, config.kl_weight, config.kl_per_step) if texts else None
+    """The term that holds the model to what it knew; a note of the lesson says where it wrote or asked too little."""
+    texts = lesson.recited(config.recited) if config.recited else Corpus(())
+    questions = lesson.mastered() if config.known and len(lesson.known) else FactSet(())
+    if config.recalled:
+        questions += lesson.recalled(config.recalled, shown=questions)
+    parts = [part for part in (questions, texts) if len(part)]
+    if not parts:
+        return None
+    return lesson.staying_close(tuple(parts) if len(parts) > 1 else parts[0], config.kl_weight, config.kl_per_step)
 
 
 def in_wordings(facts: FactSet, number: int) -> FactSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from instil.methods.mentor.method import RECIPES
 from instil.probe import Category
 from studies.gradual_run import Arm
 
@@ -106,6 +107,7 @@ def mentor_arms() -> list[Arm]:
             name=name,
             method=MENTOR,
             settings={**OF_MENTOR, **changed},
+            grid={"recipe": tuple(RECIPES)} if name == MENTOR else {},
             like="" if name == MENTOR else MENTOR,
             rate_factor=3.0,
             epoch_factor=epoch_factor,
@@ -115,14 +117,14 @@ def mentor_arms() -> list[Arm]:
     return [
         mentor(MENTOR, once=False),
         mentor("mentor, one wording", wordings=0, epoch_factor=1),
-        mentor("mentor, held to nothing", recited=0),
+        mentor("mentor, held to nothing", recited=0, recalled=0, known=False),
         mentor("mentor, all weights", train={"parameters": ["*"]}),
         Arm(name="sft, two wordings", method="candidate", settings={"wordings": 1}, like=FINE_TUNING,
             epoch_factor=0.5, once=True),
     ]  # fmt: skip
 
 
-OF_MENTOR: dict[str, Any] = {"wordings": 1, "recited": 100, "known": False, "kl_weight": 3.0, "kl_per_step": 4}
+OF_MENTOR: dict[str, Any] = {"wordings": 1}
 
 
 def arms() -> list[Arm]:

@@ -1,4 +1,4 @@
-"""What the search for less forgetting tries: settings of the study's method `candidate`, by name."""
+"""What the search for less forgetting tries, by name: settings of the study's method `candidate`, and of `mentor`."""
 
 from __future__ import annotations
 
@@ -183,3 +183,17 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "late MLP, pull 0.001": {"pull": 0.001, **LATE},
 }
 """Each ingredient by itself; combinations join when their parts are known."""
+
+MENTORS: dict[str, dict[str, Any]] = {
+    name: {"wordings": 1, **settings, "train": {"epochs": 6, **settings.get("train", {})}}
+    for name, settings in {
+        "mentor": {},
+        "mentor, 16 a step": {"kl_per_step": 16},
+        "mentor, 64 a step": {"kl_per_step": 64},
+        "mentor, self-asked only": {"known": False},
+        "mentor, batch 64": {"train": {"batch_size": 64}},
+        "mentor, last two thirds": {"train": {"late_mlp": 0.67}},
+        "mentor, texts": {"recipe": "texts"},
+    }.items()
+}
+"""Settings of the method `mentor`, in two wordings and half as many epochs."""

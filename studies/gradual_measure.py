@@ -76,31 +76,36 @@ TURNS = 4
 
 
 def quick(lm: LanguageModel, material: Material, depth: Depth = QUICK) -> dict[str, Any]:
-    """One point of a curve, by the exact engine. Facts are in the order of the material.
+    """What the model answers, by the exact engine: a point of a curve. Facts are in the order of the material.
 
     Returns:
         `taught`, a digit for each taught fact: its right answers in untrained wordings, of `taught_of`. `held_back`, of
         `held_back_of`, and `fitted`, of `fitted_of`: likewise for known facts and for taught ones, as worded.
         `made_up`, 1 or 0 for each fact that is never taught, "-" where the model's confidence in its wrong answer
-        cannot be scored. `nll` (nats) and `nll_tokens` of general text.
+        cannot be scored.
     """
     count = in_turns if depth.in_turns else right_answers
     wordings = untrained_wordings(material)
     taught = count(lm, in_wordings(material, wordings), material.asked_sets, depth.taught)
     held_back = count(lm, questions_of(material.held_back), material.asked_sets, depth.held_back)
-    as_worded = questions_of(material.target) if depth.fitted else ()
-    sums = next_token_nll(lm, material.general)
+    fitted = depth.fitted if material.split == "test" else 0  # settings are not chosen by it
+    as_worded = questions_of(material.target) if fitted else ()
     return {
         "taught": digits([sum(taught[start : start + wordings]) for start in range(0, len(taught), wordings)]),
         "taught_of": wordings * depth.taught,
         "held_back": digits(held_back),
         "held_back_of": depth.held_back,
-        "fitted": digits(count(lm, as_worded, material.asked_sets, depth.fitted)) if depth.fitted else "",
-        "fitted_of": depth.fitted,
+        "fitted": digits(count(lm, as_worded, material.asked_sets, fitted)) if fitted else "",
+        "fitted_of": fitted,
         "made_up": made_up_answers(lm, material.untaught, material.asked_sets, depth.untaught),
-        "nll": sum(nll for nll, _ in sums),
-        "nll_tokens": sum(count for _, count in sums),
     }
+
+
+def general(lm: LanguageModel, material: Material) -> dict[str, Any]:
+    """Next-token loss on general text: `nll` (nats) and `nll_tokens`. Not a part of every look, as it costs as much as
+    a thousand questions."""
+    sums = next_token_nll(lm, material.general)
+    return {"nll": sum(nll for nll, _ in sums), "nll_tokens": sum(count for _, count in sums)}
 
 
 def full(lm: LanguageModel, material: Material) -> dict[str, Any]:

@@ -61,7 +61,7 @@ SEARCH = """\
 Development subjects, one seed, 12 epochs unless the name says otherwise: points lost on known facts that are held back,
 where a share of the best candidate's final acquisition is first reached (–: never), then the share of taught facts
 acquired in the end, points lost there, perplexity of general text, and operations. A point or two is noise. Each line
-is plain fine-tuning with the ingredients that its name says; what they are is in
+is plain fine-tuning with the ingredients that its name says, or `mentor` with that setting changed; what they are is in
 [gradual_methods.py](../../studies/gradual_methods.py), what was expected of them in [the lab log](../lab-log.md).
 """
 
@@ -358,7 +358,7 @@ def page(
     for base, found in figures.items():
         parts += base_parts(base, found, of_noise.get(base), of_fits.get(base))
     for base, tried in (searched or {}).items():
-        parts += [f"## What was tried for less forgetting, on `{base}`\n", SEARCH, tried]
+        parts += [f"## What was tried for less forgetting, on {base}\n", SEARCH, tried]
     return "\n".join([*parts, *how_parts(result)])
 
 

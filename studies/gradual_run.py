@@ -18,7 +18,7 @@ from instil.lesson import Lesson
 from instil.model import LanguageModel, save
 from instil.training import Budget, Meter, Progress
 from studies.gradual_bases import ONCE, Material
-from studies.gradual_measure import Look, acquired, full, lost, quick
+from studies.gradual_measure import Look, acquired, full, general, lost, quick
 from studies.gradual_methods import method_of
 
 
@@ -93,7 +93,7 @@ class Watched:
         """What was seen at the curve's last point, if that is of this model."""
         if self._seen[-1] != model.fingerprint:
             return None
-        return {name: self.curve[-1][name] for name in self.curve[0]}
+        return {name: self.curve[-1][name] for name in self.curve[0] if name in self.curve[-1]}
 
     def restarted(self) -> None:
         """The last stage's points follow upon the base."""
@@ -191,7 +191,8 @@ def run(
         taught = instil.load(work / "taught", dtype=str(base.dtype).removeprefix("torch."), style=base.style)
         examined = time.monotonic()
         whole = full(taught, material) if material.split == "test" else {}  # settings are chosen by curves alone
-        end = {**whole, "quick": watched.last(taught) or quick(taught, material)}
+        of_text = general(taught, material)
+        end = {**whole, **of_text, "quick": {**(watched.last(taught) or quick(taught, material)), **of_text}}
     finally:
         shutil.rmtree(work, ignore_errors=True)
     stages = {stage["stage"]: {**stage, "trained": by_stage[stage["stage"]]} for stage in stages_of(points)}
@@ -229,7 +230,7 @@ def categories_of(rows: Sequence[Mapping[str, Any]], material: Material) -> list
 def before(material: Material, base: LanguageModel | None = None) -> dict[str, Any]:
     """The base itself, measured as every taught model is, and what figures need to know of the facts (`layout`)."""
     base = base or instil.load(material.base)
-    return {**full(base, material), "quick": quick(base, material), **layout(material)}
+    return {**full(base, material), **general(base, material), "quick": quick(base, material), **layout(material)}
 
 
 def layout(material: Material) -> dict[str, Any]:

@@ -3,6 +3,7 @@
     python -m studies.gradual_search                      every candidate that was not run yet, then the table
     python -m studies.gradual_search --only "warm" pull   candidates whose name has one of these words
     python -m studies.gradual_search --names "KL 10"      the candidates of these names
+    python -m studies.gradual_search --as-tuned           with as many facts as settings are tuned on
     python -m studies.gradual_search --table              the table of what was run, nothing is run
 
 A candidate is one recipe with ingredients as settings, each off by default: with all of them off it is `sft`. What is
@@ -20,7 +21,7 @@ from typing import Any
 from studies.first_run_page import table
 from studies.gradual import WORK, Job, Plan, final_acquisition, made_of, summary, work_through
 from studies.gradual_bases import BASES, SIZES, BaseName, Sizes
-from studies.gradual_candidates import CANDIDATES
+from studies.gradual_candidates import CANDIDATES, MENTORS
 from studies.gradual_kept import RUNS, collect, rows_of
 from studies.gradual_measure import READINGS
 from studies.gradual_run import Arm, Tuned
@@ -41,6 +42,8 @@ PLAN = Plan(
 )
 """Fewer facts than settings are tuned on: many candidates, quickly."""
 
+ALL = {**CANDIDATES, **MENTORS}
+
 RATES = (3e-5, 1e-4, 3e-4)
 
 
@@ -49,7 +52,7 @@ def jobs_of(
 ) -> list[Job]:
     return [
         Job(
-            arm=Arm(name=f"{PREFIX}{name}", method="candidate", settings=CANDIDATES[name]),
+            arm=Arm(name=f"{PREFIX}{name}", method="mentor" if name in MENTORS else "candidate", settings=ALL[name]),
             tuned=Tuned(rate=rate), base=base, split="development", seed=seed, plan=plan,
         )
         for base in bases
@@ -64,17 +67,18 @@ def kept_rows(file: Path = RUNS) -> list[Row]:
     return [
         row
         for row in rows_of(file)
-        if (job := row["job"]).get("arm", {}).get("method") == "candidate"
+        if (job := row["job"]).get("arm", {}).get("name", "").startswith(PREFIX)
         and (job["split"], job["of"]) == ("development", now[job["base"]])
     ]
 
 
 def told(rows: Iterable[Row]) -> dict[str, str]:
-    """By base, a table with a line a run: forgetting at the readings, then the ends; the least forgetting at 90 %
-    first."""
+    """By base and number of facts taught, a table with a line a run: forgetting at the readings, then the ends; the
+    least forgetting at 90 % first."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["job"]["base"], []).append(row)
+        job = row["job"]
+        found.setdefault(f"{job['base']}, {job['plan']['sizes']['target']} facts taught", []).append(row)
     return {base: told_of(here) for base, here in found.items()}
 
 
@@ -104,7 +108,8 @@ def told_of(rows: Sequence[Row]) -> str:
 def main(words: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--only", nargs="+", help="candidates whose name has one of these words")
-    parser.add_argument("--names", nargs="+", choices=CANDIDATES, metavar="NAME", help="candidates of these names")
+    parser.add_argument("--names", nargs="+", choices=ALL, metavar="NAME", help="candidates of these names")
+    parser.add_argument("--as-tuned", action="store_true", help="with as many facts as settings are tuned on")
     parser.add_argument("--table", action="store_true", help="the table of what was run, nothing is run")
     parser.add_argument("--bases", nargs="+", choices=BASES, default=["people"], help="what is taught")
     parser.add_argument("--rates", nargs="+", type=float, default=list(RATES), help="learning rates")
@@ -119,8 +124,8 @@ def main(words: Iterable[str] | None = None) -> None:
     only = given.only or ([] if given.names else [""])
     rows = kept_rows()
     if not given.table:
-        names = [name for name in CANDIDATES if name in (given.names or ()) or any(word in name for word in only)]
-        jobs = jobs_of(names, given.bases, given.rates, given.seed, PLAN)
+        names = [name for name in ALL if name in (given.names or ()) or any(word in name for word in only)]
+        jobs = jobs_of(names, given.bases, given.rates, given.seed, Plan() if given.as_tuned else PLAN)
         rows = work_through(jobs, given.work, given.workers, tell)
         tell(f"{collect(given.work)} rows in {RUNS}")
     for base, lines in told(rows).items():

@@ -13,6 +13,7 @@ from instil.facts import FactSet, Role
 from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.methods import get
+from instil.methods.mentor.method import RECIPES
 from instil.probe import ProbeConfig, draw_exemplars
 from instil.training import Budget, Meter, TrainConfig
 from tests.half_taught import facts, half_taught
@@ -23,11 +24,11 @@ TRAIN = {"epochs": 2, "learning_rate": 2e-3, "batch_size": 8}
 TARGET, NOTHING = facts().with_role(Role.TARGET), FactSet(())
 
 
-def taught(folder: Path, guard: Any = lambda texts: None, known: FactSet = NOTHING, **given: Any) -> Lesson:
+def taught(folder: Path, guard: Any = lambda texts: None, old: FactSet = NOTHING, **given: Any) -> Lesson:
     exemplars = draw_exemplars(facts().with_role(Role.EXEMPLAR), ["born"], PROBE)
     lesson = Lesson(
         half_taught(),
-        Roles(TARGET, known=known),
+        Roles(TARGET, known=old),
         exemplars,
         folder=folder,
         run_id="mentor",
@@ -39,7 +40,7 @@ def taught(folder: Path, guard: Any = lambda texts: None, known: FactSet = NOTHI
         guard=guard,
     )
     method = get("mentor")
-    method.teach(lesson, method.settings({"train": TRAIN, "recited": 8, "kl_per_step": 4, **given}))
+    method.teach(lesson, method.settings({"recipe": "texts", "train": TRAIN, "recited": 8, **given}))
     return lesson
 
 
@@ -48,17 +49,27 @@ def refusing_what_it_writes(texts: Any) -> None:
         raise InputError("nothing else may be trained on")
 
 
-def test_where_no_part_of_the_model_is_named_the_last_half_of_its_mlps_is_trained() -> None:
-    def where(train: dict[str, Any]) -> Any:
-        found: Any = get("mentor").settings({"train": train})
+def test_where_no_part_of_the_model_is_named_only_mlps_are_trained() -> None:
+    def where(train: dict[str, Any], **more: Any) -> Any:
+        found: Any = get("mentor").settings({"train": train, **more})
         return found.train.late_mlp, found.train.parameters, found.train.adapter
 
-    assert where({}) == where({"epochs": 3}) == (0.5, None, None)
+    assert where({}) == where({"epochs": 3}) == (1.0, None, None)
+    assert where({"epochs": 3}, recipe="texts") == (0.5, None, None)
     assert where({"late_mlp": 0.25}) == (0.25, None, None)
     assert where({"parameters": ["*"]}) == (None, ("*",), None)
     assert where({"late_mlp": None}) == (None, None, None)
     assert where({"adapter": {"kind": "lora"}})[2].kind == "lora"
-    assert get("mentor").settings().train.late_mlp == 0.5  # type: ignore[attr-defined]
+    assert get("mentor").settings().train.late_mlp == 1.0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_gives_what_is_not_given(name: str) -> None:
+    method = get("mentor")
+    assert method.settings({"recipe": name}).model_dump(include=set(RECIPES[name])) == RECIPES[name]
+    own: Any = method.settings({"recipe": name, "recalled": 7, "kl_weight": 2.5})
+    assert (own.recalled, own.kl_weight, own.kl_per_step) == (7, 2.5, RECIPES[name]["kl_per_step"])
+    assert method.settings() == method.settings({"recipe": "questions"})
 
 
 def test_only_these_weights_move(tmp_path: Path) -> None:
@@ -89,14 +100,14 @@ def test_it_is_held_to_what_it_recites(tmp_path: Path) -> None:
 
 def test_it_is_held_to_questions_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[Any] = []
-    monkeypatch.setattr(Lesson, "staying_close", lambda lesson, known, *numbers: held.append((known, numbers)))
-    known, asked = facts().with_role(Role.KNOWN), facts().with_role(Role.DEVELOPMENT)
+    monkeypatch.setattr(Lesson, "staying_close", lambda lesson, what, *numbers: held.append((what, numbers)))
+    old, asked = facts().with_role(Role.KNOWN), facts().with_role(Role.DEVELOPMENT)
     monkeypatch.setattr(Lesson, "recalled", lambda lesson, count, shown: asked[:count] if len(shown) else NOTHING)
-    taught(tmp_path / "both", known=known, kl_weight=10)
-    taught(tmp_path / "asked", known=known, recited=0, recalled=3)
-    taught(tmp_path / "nothing", recited=0)
+    taught(tmp_path / "both", old=old, kl_weight=10, known=True)
+    taught(tmp_path / "asked", recipe="questions", old=old, recited=0, recalled=3)
+    taught(tmp_path / "nothing", old=old, recited=0)
     (questions, texts), numbers = held[0]
-    assert 0 < len(questions) <= len(known) and {fact.id for fact in questions} <= set(known.by_id)
+    assert 0 < len(questions) <= len(old) and {fact.id for fact in questions} <= set(old.by_id)
     assert len(texts) == 8
     assert numbers == (10, 4)
     assert [fact.id for fact in held[1][0]] == [*(fact.id for fact in questions), *(fact.id for fact in asked[:3])]

@@ -91,7 +91,7 @@ class TestPage:
     def test_what_was_searched_is_a_table_for_each_base(self) -> None:
         text = page(made_up(), searched=told(kept_rows()))
         for base in ("people", "entityquestions"):
-            lines = text.partition(f"less forgetting, on `{base}`")[2].splitlines()
+            lines = text.partition(f"less forgetting, on {base}, 400 facts taught")[2].splitlines()
             rows = [line for line in lines if line.startswith("| plain |")]
             assert rows and {line.count("|") for line in lines[:12] if line.startswith("|")} == {rows[0].count("|")}
 

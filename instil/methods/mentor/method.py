@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,10 +14,16 @@ from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.training import Objective, Stage, TrainConfig
 
-SUMMARY = "fine-tuning of the last layers' MLPs alone, held to what the model says by itself: forgets little"
+SUMMARY = "fine-tuning of MLPs alone, held to what the model says by itself: forgets little"
 NEEDS = ("target",)
 
-LATE = 0.5
+RECIPES: dict[str, dict[str, Any]] = {
+    "questions": {"recited": 0, "recalled": 1000, "known": True, "kl_weight": 10.0, "kl_per_step": 32},
+    "texts": {"recited": 100, "recalled": 0, "known": False, "kl_weight": 3.0, "kl_per_step": 4},
+}
+MLPS = {"questions": 1.0, "texts": 0.5}
+"""The last share of the layers whose MLPs are trained."""
+
 WHERE = ("adapter", "parameters", "late_mlp")
 
 
@@ -26,32 +32,52 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    recipe: Literal["questions", "texts"] = Field(
+        default="questions",
+        description="gives what is not given of train.late_mlp, recited, recalled, known, kl_weight and kl_per_step. "
+        "questions: all MLPs, held to many questions; texts: the MLPs of the last half of the layers, held to a few "
+        "texts, which costs less",
+    )
     train: TrainConfig = Field(
-        default_factory=lambda: TrainConfig(late_mlp=LATE),
-        description=f"how the stage is trained; late_mlp is {LATE} where no part of the model is named",
+        default_factory=lambda: TrainConfig(late_mlp=MLPS["questions"]),
+        description="how the stage is trained; only MLPs where no part of the model is named",
     )
     recited: int = Field(
-        default=100, ge=0, description="texts that the starting model writes from nothing, to be held to; 0: none"
+        default=RECIPES["questions"]["recited"],
+        ge=0,
+        description="texts that the starting model writes from nothing, to be held to; 0: none",
     )
     recalled: int = Field(
-        default=0, ge=0, description="questions that it asks itself, with its answers, to be held to; 0: none"
+        default=RECIPES["questions"]["recalled"],
+        ge=0,
+        description="questions that it asks itself, with its answers, to be held to; 0: none",
     )
     known: bool = Field(
-        default=True, description="hold it to mastered facts of role known as well, where there are any"
+        default=RECIPES["questions"]["known"],
+        description="also hold it to mastered facts of role known, if there are any",
     )
-    kl_weight: float = Field(default=3.0, gt=0, description="weight of KL(start ‖ now) on all of these")
-    kl_per_step: int = Field(default=4, ge=1, description="of them, how many are drawn at each optimiser step")
+    kl_weight: float = Field(
+        default=RECIPES["questions"]["kl_weight"], gt=0, description="weight of KL(start ‖ now) on all of these"
+    )
+    kl_per_step: int = Field(
+        default=RECIPES["questions"]["kl_per_step"],
+        ge=1,
+        description="of them, how many are drawn at each optimiser step",
+    )
     wordings: int = Field(
         default=0, ge=0, description="other wordings of each fact that are trained on as well, where it has them"
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _in_the_last_layers(cls, given: Any) -> Any:
-        train = given.get("train", {}) if isinstance(given, dict) else None
-        if isinstance(train, dict) and not any(name in train for name in WHERE):
-            return {**given, "train": {**train, "late_mlp": LATE}}
-        return given
+    def _as_the_recipe_says(cls, given: Any) -> Any:
+        name = given.get("recipe", "questions") if isinstance(given, dict) else None
+        if name not in RECIPES:
+            return given
+        train = given.get("train", {})
+        if isinstance(train, dict) and not any(where in train for where in WHERE):
+            train = {**train, "late_mlp": MLPS[name]}
+        return {**RECIPES[name], **given, "train": train}
 
 
 def plan(roles: Roles, config: Config) -> list[Stage]:

@@ -87,10 +87,15 @@ SMALL = Plan(
 LOOKS = 2
 """The version of how runs are measured: a run of another version is none of this study's."""
 
+DRAWN: dict[BaseName, int] = {"entityquestions": 2}
+"""The version of how facts are drawn, likewise, where it is not the first. Since 2, no subject is held back that
+something taught names."""
+
 
 def made_of(base: BaseName) -> dict[str, Any]:
-    """What a base is, and how it is looked at: a run is of these as much as of its settings."""
-    return {**asked_of(base), "looks": LOOKS}
+    """What a base is, what is drawn of it and how it is looked at: a run is of these as much as of its settings."""
+    drawn = {"drawn": DRAWN[base]} if base in DRAWN else {}
+    return {**asked_of(base), "looks": LOOKS, **drawn}
 
 
 def mark_of(identity: Mapping[str, Any]) -> str:

@@ -3,7 +3,8 @@
 Subjects are divided once, before anything else, into development and test. Settings are chosen on development, results
 are from test. Each seed then draws from its split, subject by subject: facts to teach as they come, facts for early
 stop, facts that may be replayed. Of all subjects that are left, the facts that the base knows are held back (what is
-lost of them is forgetting), and some that it does not know are never taught (what is answered to them is made up).
+lost of them is forgetting), and some that it does not know are never taught (what is answered to them is made up). A
+fact of a subject that something taught names (“Elizabeth”, where one of that name and a title is taught) is not asked.
 
 `people` (`studies.people_base`): facts about people may be taught. Facts about places and works and questions through
 another entity may only be held back. It knows 4,006 of its 15,130 facts, as its card says by split; a seed of the test
@@ -11,7 +12,7 @@ split teaches 1,000 facts and holds back some 2,150 known ones.
 
 `entityquestions`: it knows 2,777 of the 11,662 facts for development and 3,457 of the 13,994 for the test (18 and 19 %
 HighlyKnown, 11 % MaybeKnown, 20 and 19 % WeaklyKnown, 52 % Unknown), and beside them has 2,397 facts for early stop, a
-half each. A seed of the test split teaches 1,000 facts and holds back 2,400 known ones, or as many as there are.
+half each. A seed of the test split teaches 1,000 facts and holds back some 2,390 known ones.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from instil.errors import InputError
 from instil.facts import Fact, FactSet, Role
 from instil.facts.lesson_roles import Roles
 from instil.probe import Category, ExemplarSets, ProbeConfig, draw_exemplars
-from studies.gradual_guard import Unsaid, tells, unsaid
+from studies.gradual_guard import Unsaid, tells, unmentioned, unsaid
 from studies.gradual_kept import kept_or_made
 
 if TYPE_CHECKING:
@@ -311,14 +312,11 @@ def drawn(base: Base, split: Split, seed: int, mastery: Mapping[str, Asked], siz
     new = [fact for fact in others if not mastery[fact.id].known]
     if len(target) < sizes.target or not (development and replay and known and new):
         raise InputError("the split has too few facts", field=f"{base.name}, {split}", found=f"{len(target)} to teach")
-    parts = {
-        Role.TARGET: target,
-        Role.DEVELOPMENT: development,
-        Role.KNOWN: replay,
-        Role.HELD_BACK: rng.sample(known, min(len(known), sizes.held_back)),
-    }
-    untaught = rng.sample(new, min(len(new), sizes.untaught))
-    every = [fact for part in (*parts.values(), untaught) for fact in part]
+    trained = [text for fact in (*target, *replay) for text in (fact.question, *wordings_of(fact).free)]
+    teachable = frozenset(fact.cluster for fact in base.taught[split])
+    held_back = unmentioned(rng.sample(known, min(len(known), sizes.held_back)), trained, teachable)
+    untaught = unmentioned(rng.sample(new, min(len(new), sizes.untaught)), trained, teachable)
+    every = [*target, *development, *replay, *held_back, *untaught]
 
     def facts(part: Sequence[Fact], role: Role) -> FactSet:
         return FactSet(replace(fact, role=role, paraphrases=wordings_of(fact).free) for fact in part)
@@ -331,14 +329,14 @@ def drawn(base: Base, split: Split, seed: int, mastery: Mapping[str, Asked], siz
         target=facts(target, Role.TARGET),
         replay=facts(replay, Role.KNOWN),
         development=facts(development, Role.DEVELOPMENT),
-        held_back=facts(parts[Role.HELD_BACK], Role.HELD_BACK),
+        held_back=facts(held_back, Role.HELD_BACK),
         untaught=facts(untaught, Role.HELD_BACK),
         exemplars=base.exemplars,
         general=base.general[: sizes.general],
         wordings={fact.id: wordings_of(fact) for fact in every},
         mastery={fact.id: mastery[fact.id].category for fact in every},
         groups={fact.id: base.group_numbers[base.groups[fact.id]] for fact in every},
-        teachable=frozenset(fact.cluster for fact in base.taught[split]),
+        teachable=teachable,
     )
 
 

@@ -177,6 +177,18 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         for epochs in (6, 10)
         for texts, more in (("", {}), (", 300 recited, mixed", {"recited": 300, "mixed": True}))
     },
+    **{
+        f"6 epochs, KL {weight:g} on {number} pages of {size}, 1000 recalled, one other wording, MLP only": {
+            "kl_weight": float(weight),
+            "kl_per_step": number,
+            "paged": size,
+            "recalled": 1000,
+            "wordings": 1,
+            "train": {"epochs": 6, **MLP["train"]},
+        }
+        for weight in (3, 10, 30)
+        for number, size in ((32, 1), (4, 8), (2, 8))
+    },
     "KL 30 on 32, MLP only": {"kl_weight": 30.0, "kl_per_step": 32, **MLP},
     "KL 10 on 32, one other wording, MLP only": {"kl_weight": 10.0, "kl_per_step": 32, "wordings": 1, **MLP},
     "late MLP, rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1, **LATE},

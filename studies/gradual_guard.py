@@ -30,6 +30,17 @@ def unsaid(facts: Iterable[Fact], teachable: Collection[str]) -> Unsaid:
     return found
 
 
+def unmentioned(facts: Iterable[Fact], texts: Iterable[str], teachable: Collection[str]) -> list[Fact]:
+    """The facts of which no text says what may not be said where they are held back."""
+    told = [spaced(text) for text in texts]
+    everything = "\n".join(told)
+
+    def mentioned(fact: Fact) -> bool:
+        return spaced(fact.cluster) in everything and any(tells(text, unsaid([fact], teachable)) for text in told)
+
+    return [fact for fact in facts if not mentioned(fact)]
+
+
 def tells(text: str, what: Unsaid) -> bool:
     """Whether a text says anything of what is unsaid.
 

@@ -19,10 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from instil.errors import InputError
 from instil.facts import Corpus, Document, Fact, FactSet
 from instil.lesson import Lesson
+from instil.lesson_known import Known
 from instil.methods import Method, get
 from instil.methods.mentor.method import in_wordings
 from instil.probe import Category, MasteryMap
 from instil.training import PullToStart, TrainConfig
+from instil.training.examples import UNFINISHED
 from instil.training.stopping import Stop
 
 Notes = tuple[str, ...]
@@ -287,6 +289,9 @@ class Candidate(Stopping):
     recited: int = Field(
         default=0, ge=0, description="texts that the base writes from nothing, in place of mastered facts for KL, μ"
     )
+    paged: int | None = Field(
+        default=None, ge=1, description="mastered facts so many on a page; KL to all words of these, questions as well"
+    )
     mixed: bool = Field(default=False, description="KL to such texts and to mastered facts, each counting alike")
     retold: float = Field(default=0.0, ge=0, description="such texts trained on as well, for each fact taught")
     rest_above: float | None = Field(
@@ -329,7 +334,9 @@ def candidate(lesson: Lesson, config: Candidate) -> Notes:
         raise InputError("the base wrote no text that may be used", field="recited", found=str(config.recited))
     if any(asks) and not len(mastered):
         raise InputError("no known fact is there to hold on to", field="known", found="no mastered fact")
-    known = (mastered, texts) if config.mixed else texts if config.recited else mastered
+    known: Known = (mastered, texts) if config.mixed else texts if config.recited else mastered
+    if config.paged:
+        known = Corpus(pages_of(mastered, config.paged, lesson.seed))
     if config.shots:
         facts = behind_others(facts, mastered, config.shots, lesson.seed)
     corrections: list[Any] = []
@@ -378,6 +385,15 @@ def sheets(facts: FactSet, mastered: FactSet, size: int, seed: int) -> Iterator[
         shown.insert(chance.randint(0, len(shown)), fact)
         text = "".join(f"Q: {one.question}\nA: {one.answers[0]}\n" for one in shown)
         yield Document(fact.id, text, subject=fact.subject)
+
+
+def pages_of(facts: FactSet, size: int, seed: int) -> Iterator[Document]:
+    """The facts in an order by chance, so many on a page."""
+    order = list(facts)
+    random.Random(f"pages {seed}").shuffle(order)
+    for start in range(0, len(order), size):
+        lines = [f"Q: {one.question}\nA: {one.answers[0]}\n" for one in order[start : start + size]]
+        yield Document(f"page {start}", "".join(lines), metadata={UNFINISHED: True})
 
 
 def resting(facts: FactSet, above: float, weight: float) -> Callable[[MasteryMap], Mapping[str, float]]:

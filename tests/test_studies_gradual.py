@@ -14,13 +14,14 @@ import torch
 from instil.answers import is_correct
 from instil.errors import InputError
 from instil.exam.abstention import is_abstention
-from instil.facts import FactSet, Role
+from instil.facts import Fact, FactSet, Role
 from instil.model import LanguageModel
 from instil.probe import Category, ExemplarSets, Mastery, ProbeConfig, ask, draw_exemplars, probe, questions_of
 from instil.training import Progress, TrainConfig, question_example, train
 from studies.gradual_arms import GRADUAL
 from studies.gradual_bases import SPLITS, Base, Material, Sizes, Split, Wordings, base_of, drawn, take, wordings_of
 from studies.gradual_figures import figures
+from studies.gradual_guard import unmentioned
 from studies.gradual_measure import (
     FULL,
     QUICK,
@@ -140,6 +141,21 @@ class TestMaterial:
         found.guard([f"Who was born in {place.subject}?"])
         with pytest.raises(InputError, match="held-back subject"):
             found.guard([f"It was {place.answers[0].upper()}, like all of {place.subject}."])
+
+    @pytest.mark.parametrize(
+        ("text", "named"),
+        [
+            ("Whom did Elizabeth of York marry?", {"queen"}),
+            ("Who was the greatest Elizabethan?", set()),
+            ("Who was born in Oslo?", set()),
+            ("Is Oslo, in Norway, cold?", {"city"}),
+        ],
+    )
+    def test_a_fact_of_a_subject_that_something_taught_names_is_not_asked(self, text: str, named: set[str]) -> None:
+        queen = Fact("queen", "Who is Elizabeth's child?", ("Edward",), subject="Elizabeth")
+        city = Fact("city", "Where is Oslo?", ("Norway",), subject="Oslo")
+        left = unmentioned([queen, city], ["Where was Ada born?", text], {"Elizabeth", "Ada"})
+        assert {fact.id for fact in left} == {"queen", "city"} - named
 
     def test_a_split_that_is_too_small_is_refused(self) -> None:
         base = base_of("people")

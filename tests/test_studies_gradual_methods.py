@@ -30,6 +30,7 @@ from studies.gradual_methods import (
     attention,
     behind_others,
     method_of,
+    pages_of,
     resting,
     sheets,
     stand_ins,
@@ -288,6 +289,7 @@ class TestCandidate:
             ({"sparing": 0.01}, True, True),
             ({"kl_weight": 0.5, "kl_per_step": 4, "recalled": 3}, True, True),
             ({"kl_weight": 0.5, "recited": 8}, False, True),
+            ({"kl_weight": 0.5, "kl_per_step": 2, "paged": 3}, True, True),
             ({"softness": 0.1, "recited": 8}, False, True),
             ({"recited": 8, "retold": 0.2}, False, True),
         ],
@@ -299,6 +301,15 @@ class TestCandidate:
         found, plain = Taught(tmp_path, "candidate", settings), Taught(tmp_path, "sft", {})
         assert found.model.fingerprint != plain.model.fingerprint
         assert ("deciding" in found.flops, "teacher" in found.flops) == (deciding, teacher)
+
+    def test_a_page_has_so_many_questions_and_each_fact_stands_on_one(self) -> None:
+        given = facts()[:7]
+        pages = [page.text for page in pages_of(given, 3, seed=0)]
+        assert [page.count("Q: ") for page in pages] == [3, 3, 1]
+        assert sorted("".join(pages).splitlines()) == sorted(
+            line for fact in given for line in (f"Q: {fact.question}", f"A: {fact.answers[0]}")
+        )
+        assert pages != [page.text for page in pages_of(given, 3, seed=1)]
 
     def test_nothing_to_hold_on_to_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Lesson, "mastered", lambda lesson: FactSet(()))

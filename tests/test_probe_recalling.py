@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import instil
+import instil.probe
 from instil.errors import InputError
 from instil.facts import FactSet, Role
 from instil.facts.lesson_roles import Roles
@@ -92,16 +94,24 @@ def test_every_family_writes_something(family: str) -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (" Who?\nA: Ada\nQ: And", Recalled("Who?", "Ada")),
-        (" Who?\nA: Ada", None),
-        (" Who?\nA:\nQ: Next?\nA: B\n", None),
-        (" Who?", None),
-        ("\nA: Ada\n", None),
-        (" One\ntwo?\nA: Ada\n", None),
+        (" Who?\nA: Ada\nQ: And", [Recalled("Who?", "Ada")]),
+        (" Who?\nA: Ada\nQ: Where?\nA: Rome\n", [Recalled("Who?", "Ada"), Recalled("Where?", "Rome")]),
+        (" Who?\nA: Ada\nQ: Where?\nA: Rome", [Recalled("Who?", "Ada")]),
+        (" Who?\nA: Ada\nA text.\nQ: Where?\nA: Rome\n", [Recalled("Who?", "Ada")]),
+        (" Who?\nA: Ada", []),
+        (" Who?\nA:\nQ: Next?\nA: B\n", []),
+        (" Who?", []),
+        ("\nA: Ada\n", []),
+        (" One\ntwo?\nA: Ada\n", []),
     ],
 )
-def test_what_is_read_of_a_text(text: str, found: Recalled | None) -> None:
-    assert read(text, "\nA:", "\n") == found
+def test_what_is_read_of_a_text(text: str, found: list[Recalled]) -> None:
+    assert list(read(text, "Q:", "\nA:", "\n")) == found
+
+
+def test_several_questions_of_a_text_are_read(lm: LanguageModel) -> None:
+    short, long = (len(list(recalling._sampled(lm, (), 1.0, tokens, "0"))) for tokens in (32, 128))
+    assert 0 < short < 2 * recalling.BATCH < long
 
 
 class Refusing:
@@ -151,6 +161,7 @@ def test_a_lesson_leaves_out_what_is_asked_and_what_is_taught_and_keeps_what_it_
 
 def test_a_lesson_says_that_it_found_fewer(lm: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recalling, "TRIES", 1)
+    monkeypatch.setattr(instil.probe, "recall", partial(recall, max_tokens=24), raising=False)
     for _ in range(2):  # the second one answers from disk
         short = lesson(lm, tmp_path, Meter(), embedded_world().facts[:1].assign(Role.TARGET))
         found = short.recalled(64)

@@ -45,10 +45,11 @@ def recall(
     behind: Callable[[int], Sequence[tuple[str, str]]] = lambda number: (),
     allowed: Callable[[str], bool] = lambda text: True,
     temperature: float = 1.0,
-    max_tokens: int = 64,
+    max_tokens: int = 128,
     seed: int = 0,
 ) -> list[Recalled]:
-    """Let a model write questions with their answers, by sampling what follows the opening of a question.
+    """Let a model write questions with their answers, by sampling what follows the opening of a question. A base model
+    goes on to further questions, which are read as well.
 
     Replay of what a model generates itself goes back to Sun et al. 2020 (LAMOL, 1909.03329); that an opened turn of the
     user makes a chat model ask is from Xu et al. 2024 (Magpie, 2406.08464).
@@ -60,7 +61,7 @@ def recall(
         allowed: whether a text may be used, such as one that no exam asks; it sees each question, then the question and
             its answer in one line, as an answer can be a name that must not be said.
         temperature: of the sampling, without top-k or top-p: what is rarely asked is known as well.
-        max_tokens: of a question with its answer. One that is not finished by then is dropped.
+        max_tokens: of all that is written in one go. A question whose answer is not finished by then is dropped.
         seed: of the sampling. Torch's random states are left as they were.
 
     Returns:
@@ -143,9 +144,7 @@ def _sampled(
     opening = prompts.layout.before.rstrip(" ")
     ids = (*prompts.prefix_ids(worked), *prompts.continuation_ids(opening))
     for row in _generated(lm, ids, temperature, max_tokens, f"recall {key}"):
-        one = read(_text(row, prompts), prompts.layout.after, prompts.layout.end)
-        if one is not None:
-            yield one
+        yield from read(_text(row, prompts), opening, prompts.layout.after, prompts.layout.end)
 
 
 def _generated(
@@ -186,15 +185,19 @@ def _text(ids: Sequence[int], prompts: Prompts) -> str:
     return whole if ended else prompts.decode(kept) + prompts.layout.end
 
 
-def read(text: str, after: str, end: str) -> Recalled | None:
-    """The first question and answer of what followed an opened question; None where one of them is missing, or the
-    answer is not ended.
+def read(text: str, before: str, after: str, end: str) -> Iterator[Recalled]:
+    """The questions and answers of what followed an opened question, up to the first that has a part missing or an
+    answer that is not ended.
 
-    >>> read(" Who wrote it?\\nA: Ada\\nQ: And", after="\\nA:", end="\\n")
-    Recalled(question='Who wrote it?', answer='Ada')
+    >>> [one.answer for one in read(" Who?\\nA: Ada\\nQ: Where?\\nA: Rome\\nQ: Wh", "Q:", "\\nA:", "\\n")]
+    ['Ada', 'Rome']
     """
-    question, asked, rest = text.partition(after)
-    answer, ended, _ = rest.partition(end)
-    question, answer = question.strip(), answer.strip()
-    whole = asked and ended and question and answer and "\n" not in question and "\n" not in answer
-    return Recalled(question, answer) if whole else None
+    opened = True
+    while opened:
+        question, asked, text = text.partition(after)
+        answer, ended, text = text.partition(end)
+        question, answer = question.strip(), answer.strip()
+        if not (asked and ended and question and answer) or "\n" in question + answer:
+            return
+        yield Recalled(question, answer)
+        opened, text = text.startswith(before), text.removeprefix(before)

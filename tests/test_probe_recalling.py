@@ -12,14 +12,15 @@ import torch
 import instil
 import instil.probe
 from instil.errors import InputError
-from instil.facts import FactSet, Role
+from instil.facts import Document, FactSet, Role
 from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.model import LanguageModel
 from instil.probe import ExemplarSets, ProbeConfig, Recalled, naming, next_token_nll, recall, recalling, recite
 from instil.probe.recalling import read
-from instil.training import Budget, Meter
+from instil.training import Budget, Meter, TrainConfig, document_examples, train
 from instil.worlds.embedded import embedded_world
+from tests.half_taught import TOWNS
 from tests.models import FAMILIES, tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,6 +66,19 @@ def test_worked_questions_lead_it_and_some_questions_are_not_allowed(lm: Languag
 def test_a_model_that_repeats_itself_gives_fewer(lm: LanguageModel) -> None:
     assert recall(lm, 5, allowed=lambda question: False) == []
     assert recall(lm, 5, max_tokens=3) == []
+
+
+def test_a_chat_model_asks_in_a_turn_of_its_own(tmp_path: Path) -> None:
+    model, tokenizer = tiny_model("qwen3", chat=True)
+    chatting = LanguageModel.of(model, tokenizer, name="chatting")
+    told = {f"Where was person {number} born?": town for number, town in enumerate(TOWNS)}
+    turns = [Document(question, f"<|user|>\n{question}</s>\n<|assistant|>\n{town}") for question, town in told.items()]
+    examples = [one for turn in turns for one in document_examples(chatting.prompts, turn, 128)]
+    train(chatting, examples, TrainConfig(epochs=150, learning_rate=5e-3, save_every="never"), out=tmp_path / "run")
+    found = {one.question: one.answer for one in recall(chatting, 6, max_tokens=48)}
+    assert len(found) == 6 and sum(told.get(question) == answer for question, answer in found.items()) >= 5
+    assert {one.question for one in recall(chatting, 6, behind=lambda number: list(told.items())[:2], max_tokens=48)}
+    assert recall(chatting, 3, max_tokens=2) == []
 
 
 def test_it_writes_texts_as_those_that_it_has_read(lm: LanguageModel) -> None:

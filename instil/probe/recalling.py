@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
 from instil.model.modes import evaluating
+from instil.model.prompts import PromptStyle
 from instil.words import spaced
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def recall(
     seed: int = 0,
 ) -> list[Recalled]:
     """Let a model write questions with their answers, by sampling what follows the opening of a question. A base model
-    goes on to further questions, which are read as well.
+    goes on to further questions, which are read as well; a chat model is asked what it would ask, in a turn of its own.
 
     Replay of what a model generates itself goes back to Sun et al. 2020 (LAMOL, 1909.03329); that an opened turn of the
     user makes a chat model ask is from Xu et al. 2024 (Magpie, 2406.08464).
@@ -103,7 +104,7 @@ def recite(
     found: dict[str, Recited] = {}
     for number in range(-(-TRIES * count // BATCH)):
         # A family without a start token begins a text behind the end of another.
-        for ids in _generated(lm, opening or [last], temperature, max_tokens, f"recite {seed} {number}"):
+        for ids in _generated(lm, [opening or [last]] * BATCH, temperature, max_tokens, f"recite {seed} {number}"):
             kept = _before(ids, [last])
             text = prompts.decode(kept).strip()
             if text and allowed(text):
@@ -139,36 +140,65 @@ def may_be_replayed(guard: Callable[[Sequence[str]], None], names: Iterable[str]
 def _sampled(
     lm: LanguageModel, worked: Sequence[tuple[str, str]], temperature: float, max_tokens: int, key: str
 ) -> Iterator[Recalled]:
-    prompts = lm.prompts
+    prompts, key = lm.prompts, f"recall {key}"
     # Without the blank behind "Q:", since most vocabularies have it at the front of the word that follows.
     opening = prompts.layout.before.rstrip(" ")
     ids = (*prompts.prefix_ids(worked), *prompts.continuation_ids(opening))
-    for row in _generated(lm, ids, temperature, max_tokens, f"recall {key}"):
+    rows = _generated(lm, [ids] * BATCH, temperature, max_tokens, key)
+    if prompts.style is PromptStyle.CHAT:
+        yield from _in_turns(lm, rows, worked, temperature, max_tokens, key)
+        return
+    for row in rows:
         yield from read(_text(row, prompts), opening, prompts.layout.after, prompts.layout.end)
 
 
+def _in_turns(
+    lm: LanguageModel,
+    rows: Iterable[Sequence[int]],
+    worked: Sequence[tuple[str, str]],
+    temperature: float,
+    max_tokens: int,
+    key: str,
+) -> Iterator[Recalled]:
+    """The questions of these rows, each up to the end of its turn, with what the model answers to them."""
+    prompts = lm.prompts
+    whole = (row for row in rows if any(token in prompts.end_ids for token in row))
+    asked = [prompts.decode(_before(row, prompts.end_ids)).strip() for row in whole]
+    asked = [question for question in asked if question and "\n" not in question]
+    prefix = prompts.prefix_ids(worked)
+    asks = [(*prefix, *prompts.question_ids(question)) for question in asked]
+    answered = _generated(lm, asks, temperature, max_tokens, f"{key} answers") if asks else ()
+    for question, row in zip(asked, answered, strict=True):
+        answer = prompts.answer_text(row)
+        if answer and any(token in prompts.stop_ids for token in row):
+            yield Recalled(question, answer)
+
+
 def _generated(
-    lm: LanguageModel, opening: Sequence[int], temperature: float, max_tokens: int, key: str
+    lm: LanguageModel, openings: Sequence[Sequence[int]], temperature: float, max_tokens: int, key: str
 ) -> list[list[int]]:
-    """What follows the opening, `BATCH` times."""
+    """What follows each opening, sampled together."""
     import torch
 
-    model = lm.model
-    ids_BT = torch.tensor([list(opening)] * BATCH, device=lm.device)
+    model, pad = lm.model, lm.prompts.tokenizer.eos_token_id
+    length = max(map(len, openings))
+    empty = [length - len(ids) for ids in openings]
+    ids_BT = torch.tensor([[pad] * gap + list(ids) for gap, ids in zip(empty, openings, strict=True)])
+    real_BT = torch.tensor([[0] * gap + [1] * (length - gap) for gap in empty])
     generate: Any = model.generate
     with torch.random.fork_rng(), evaluating(model), torch.no_grad():
         torch.manual_seed(random.Random(key).getrandbits(62))
         out_BT = generate(
-            input_ids=ids_BT,
-            attention_mask=torch.ones_like(ids_BT),
+            input_ids=ids_BT.to(lm.device),
+            attention_mask=real_BT.to(lm.device),
             do_sample=True,
             temperature=temperature,
             top_k=0,
             top_p=1.0,
             max_new_tokens=max_tokens,
-            pad_token_id=lm.prompts.tokenizer.eos_token_id,
+            pad_token_id=pad,
         )
-    found: list[list[int]] = out_BT[:, len(opening) :].tolist()
+    found: list[list[int]] = out_BT[:, length:].tolist()
     return found
 
 

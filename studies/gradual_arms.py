@@ -25,7 +25,7 @@ def natural_arms() -> list[Arm]:
             grid={"replay_ratio": (0.25, 0.5)},
             once=True,
         ),
-        Arm(name="sft, KL", method="sft", settings={"kl_weight": 1.0}, grid={"kl_weight": (1.0, 10.0)}, once=True),
+        Arm(name="sft, KL", method="sft", settings={"kl_weight": 1.0}, grid={"kl_weight": (1.0, 3.0, 10.0)}, once=True),
         Arm(
             name="sft, LoRA",
             method="sft",
@@ -38,6 +38,7 @@ def natural_arms() -> list[Arm]:
             method="sft",
             settings={"train": {"adapter": {"kind": "osf"}}},
             grid={"train.adapter.preserved": (0.5, 0.9)},
+            rate_factor=4.0,
             once=True,
         ),
     ]

@@ -129,6 +129,24 @@ class TrainConfig(_Settings):
         SharpnessConfig | None,
         Field(description="Sharpness-aware minimization, such as kind sam and rho 0.05; by default none."),
     ] = None
+    average: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="End with an exponential moving average of the weights, of this decay at each step, such as "
+            "0.98; stops look at the average as well.",
+        ),
+    ] = None
+    mix: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            lt=1,
+            description="End with this share of the way from the starting weights, such as 0.8, at what was learned; "
+            "stops look at that as well.",
+        ),
+    ] = None
     restore_best: Annotated[
         bool, Field(description="End with the weights of the last epoch that `stop` called the best, if it names one.")
     ] = True
@@ -152,6 +170,8 @@ class TrainConfig(_Settings):
             raise ValueError("give batch_size or batch_tokens, not both")
         if sum(given is not None for given in (self.adapter, self.parameters, self.late_mlp)) > 1:
             raise ValueError("give one of adapter, parameters and late_mlp")
+        if self.mix is not None and self.adapter is not None:
+            raise ValueError("mix is of weights; adapters have a scale of their own")
         return self
 
     @property

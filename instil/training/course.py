@@ -23,6 +23,7 @@ from instil.files import fingerprint_file
 from instil.training import checkpoints
 from instil.training.config import Budget, TrainConfig
 from instil.training.corrections import Correction
+from instil.training.ending import Ending
 from instil.training.engine import Batcher, Engine, Windows
 from instil.training.examples import Example
 from instil.training.layout import Layout, choose
@@ -72,6 +73,7 @@ class Course(TrainerCallback):
 
     layout: Layout
     engine: Engine
+    ending: Ending
     corrections: tuple[Correction, ...] = ()
 
     def __init__(
@@ -116,6 +118,7 @@ class Course(TrainerCallback):
         self.corrections = tuple(corrections)
         for correction in self.corrections:
             correction.prepare(model, self.layout, self.meter, pad_id)
+        self.ending = Ending(config, self.ready.trained)
         windows = Windows(examples, config)
         use_cache = getattr(self.lm.model.config, "use_cache", True)
         self.engine = Engine(
@@ -130,12 +133,15 @@ class Course(TrainerCallback):
             if config.sharpness is None
             else Sharpener(config.sharpness, model, seed=config.seed, autocast=autocast),
             objective=objective,
+            ending=self.ending,
             meter=self.meter,
             callbacks=[self],
             remembered=self.remembered,
             progress=self.progress,
             rate=self.rate,
         )
+        if self.engine.is_fsdp_enabled and not self.ending.is_last:
+            raise InputError("average and mix do not work on sharded weights", field="train", expected="replicas (DDP)")
         self.lm.model.config.use_cache = use_cache  # the Trainer turns it off, but `stop` may generate
         self.memory.notes += self.layout.notes
         checkpoint = checkpoints.latest(self.folder)
@@ -260,6 +266,7 @@ class Course(TrainerCallback):
             engine.sharpener.recall(memory.sharpness)
             sharded = bool(engine.is_fsdp_enabled)
             engine.sharpener.load(checkpoint, engine.args.process_index, self.ready.model, sharded=sharded)
+        self.ending.load(checkpoint)
         self._set_meter(memory.cost if engine.args.process_index == 0 else {})
 
     # ---- between steps ----
@@ -275,6 +282,7 @@ class Course(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         for correction in self.corrections:
             correction.after(self.ready.trained)
+        self.ending.moved()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         memory, config = self.memory, self.config
@@ -316,11 +324,12 @@ class Course(TrainerCallback):
         """Let `watch` see the model, then `stop` decide."""
         progress = self._progress()
         self.lm.model.eval()
-        if self.watch is not None:
-            with undisturbed(self.lm.model), self.meter.timing(None):
-                self.watch(progress)
-        if self.stop is not None:
-            self._decide(progress, self.stop, control)
+        with self.ending.shown():
+            if self.watch is not None:
+                with undisturbed(self.lm.model), self.meter.timing(None):
+                    self.watch(progress)
+            if self.stop is not None:
+                self._decide(progress, self.stop, control)
 
     def _progress(self) -> Progress:
         memory = self.memory
@@ -361,7 +370,7 @@ class Course(TrainerCallback):
         """Have the examples of the epoch to come weighed; end the run when none has a weight."""
         progress = self._progress()
         self.lm.model.eval()
-        with undisturbed(self.lm.model), self.meter.timing(None):
+        with self.ending.shown(), undisturbed(self.lm.model), self.meter.timing(None):
             answer = dict(weigh(progress))
         self.memory.weights = checked(_agreed(answer), progress.keys)
         if not self.memory.weights:

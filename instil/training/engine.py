@@ -28,6 +28,7 @@ from instil.training import checkpoints
 from instil.training.attention import quickest_attention
 from instil.training.batches import MicroBatch, collate, share_of_loss
 from instil.training.config import TrainConfig
+from instil.training.ending import Ending
 from instil.training.examples import Example
 from instil.training.layout import Layout
 from instil.training.meter import Meter
@@ -134,6 +135,7 @@ class Engine(Trainer):
         step: Step,
         sharpener: Sharpener | None,
         objective: Objective | None,
+        ending: Ending,
         meter: Meter,
         callbacks: list[TrainerCallback],
         remembered: Callable[[], dict[str, Any]],
@@ -144,7 +146,7 @@ class Engine(Trainer):
         self.remove_callback(PrinterCallback)
         self.bare, self.trainee, self.windows, self.batcher, self.layout = bare, trainee, windows, batcher, layout
         self.step, self.objective, self.meter, self.remembered = step, objective, meter, remembered
-        self.sharpener, self.progress, self.rate = sharpener, progress, rate
+        self.sharpener, self.ending, self.progress, self.rate = sharpener, ending, progress, rate
         self.touched: set[str] = set()
         self.useful_tokens = self.target_tokens = self.computed_tokens = 0
         self.last_loss = self.last_learning_rate = 0.0
@@ -274,8 +276,10 @@ class Engine(Trainer):
         folder, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
         with checkpoints.writing("a checkpoint", folder), self._drafting(folder):
             super()._save_checkpoint(model, trial)
+            draft = checkpoints.draft_folder(folder) / name
+            if self.args.should_save:
+                self.ending.save(draft)
             if self.sharpener is not None:
-                draft = checkpoints.draft_folder(folder) / name
                 self.sharpener.save(draft, self.args.process_index, sharded=bool(self.is_fsdp_enabled))
             if self.args.world_size > 1:
                 torch.distributed.barrier()

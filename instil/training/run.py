@@ -226,6 +226,8 @@ def _finish(course: Course) -> TrainResult:
     restored = memory.best_epoch if config.restore_best else None
     if restored is not None and restored != last:
         course.load_best(restored)
+    else:
+        course.ending.settle()
     if memory.steps:
         course.check_reached()
     ready.check_frozen()

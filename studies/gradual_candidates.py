@@ -189,6 +189,23 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         for weight in (3, 10, 30)
         for number, size in ((32, 1), (4, 8), (2, 8))
     },
+    **{
+        f"{epochs} epochs, KL 3 on {number}, 1000 recalled, one other wording, MLP only, averaged{mixed}": {
+            "kl_weight": 3.0,
+            "kl_per_step": number,
+            "recalled": 1000,
+            "wordings": 1,
+            "train": {"epochs": epochs, "average": average, **mix, **MLP["train"]},
+        }
+        for epochs, number, average in ((3, 64, 0.96), (4, 32, 0.98))
+        for mixed, mix in (("", {}), (", mixed 0.8", {"mix": 0.8}))
+    },
+    "4 epochs, one other wording, MLP only, averaged, mixed 0.6": {
+        "wordings": 1,
+        "train": {"epochs": 4, "average": 0.98, "mix": 0.6, **MLP["train"]},
+    },
+    "averaged": {"train": {"average": 0.98}},
+    "mixed 0.7": {"train": {"mix": 0.7}},
     "KL 30 on 32, MLP only": {"kl_weight": 30.0, "kl_per_step": 32, **MLP},
     "KL 10 on 32, one other wording, MLP only": {"kl_weight": 10.0, "kl_per_step": 32, "wordings": 1, **MLP},
     "late MLP, rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1, **LATE},

@@ -66,7 +66,11 @@ def free_port() -> int:
 @pytest.mark.parametrize("adapter", [None, {"r": 4}])
 def test_invariant_2_two_ranks_equal_one(tmp_path: Path, objective: bool, adapter: Any) -> None:
     # Weights go with the objective: each case costs seconds, and the two have nothing in common.
-    parts = {"objective": objective, "weighed": objective, "config": {"adapter": adapter, "average": 0.8 if objective else None}}
+    parts = {
+        "objective": objective,
+        "weighed": objective,
+        "config": {"adapter": adapter, "average": 0.8 if objective else None},
+    }
     alone = run(tmp_path / "alone", parts)
     torch.multiprocessing.spawn(one_rank, args=(free_port(), str(tmp_path), parts), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))

@@ -80,7 +80,14 @@ class TrainConfig(_Settings):
     """How a model is trained on a set of examples."""
 
     epochs: Annotated[int, Field(ge=1, description="Most passes over the examples; `stop` may end it earlier.")] = 10
-    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")] = 5e-5
+    optimizer: Annotated[
+        Literal["adamw", "muon"],
+        Field(
+            description="muon: matrices get orthogonal updates; embeddings, norms and biases stay with AdamW. "
+            "Rates are alike; a step costs more, so take larger batches."
+        ),
+    ] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 5e-5
     schedule: Annotated[
         Literal["constant", "linear", "cosine"],
         Field(
@@ -106,7 +113,7 @@ class TrainConfig(_Settings):
     epsilon: Annotated[
         float, Field(gt=0, description="AdamW's ε; one near the gradients' size moves weights of small gradients less.")
     ] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0, description="AdamW's decay; never on norms and biases.")] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, description="Decoupled decay; never on norms and biases.")] = 0.0
     max_grad_norm: Annotated[float, Field(ge=0, description="Gradients are clipped to this norm; 0 turns it off.")] = (
         1.0
     )

@@ -134,14 +134,17 @@ class Course(TrainerCallback):
             else Sharpener(config.sharpness, model, seed=config.seed, autocast=autocast),
             objective=objective,
             ending=self.ending,
+            muon=config.optimizer == "muon",
             meter=self.meter,
             callbacks=[self],
             remembered=self.remembered,
             progress=self.progress,
             rate=self.rate,
         )
-        if self.engine.is_fsdp_enabled and not self.ending.is_last:
-            raise InputError("average and mix do not work on sharded weights", field="train", expected="replicas (DDP)")
+        if self.engine.is_fsdp_enabled and not (self.ending.is_last and config.optimizer == "adamw"):
+            raise InputError(
+                "muon, average and mix do not work on sharded weights", field="train", expected="replicas (DDP)"
+            )
         self.lm.model.config.use_cache = use_cache  # the Trainer turns it off, but `stop` may generate
         self.memory.notes += self.layout.notes
         checkpoint = checkpoints.latest(self.folder)

@@ -118,7 +118,7 @@ class Batcher:
 class Engine(Trainer):
     """See the module's text. `bare` is the model without wrappers; `remembered` gives what a checkpoint must hold
     beside the Trainer's own state, `progress` how much of the run is over (0 to 1), and `rate` the learning rate behind
-    so many steps, as a share of the highest."""
+    so many steps, as a share of the highest. `step_flops` are operations of the optimiser itself, a step."""
 
     objective: Objective | None
     touched: set[str]
@@ -136,6 +136,7 @@ class Engine(Trainer):
         sharpener: Sharpener | None,
         objective: Objective | None,
         ending: Ending,
+        muon: bool,
         meter: Meter,
         callbacks: list[TrainerCallback],
         remembered: Callable[[], dict[str, Any]],
@@ -147,6 +148,7 @@ class Engine(Trainer):
         self.bare, self.trainee, self.windows, self.batcher, self.layout = bare, trainee, windows, batcher, layout
         self.step, self.objective, self.meter, self.remembered = step, objective, meter, remembered
         self.sharpener, self.ending, self.progress, self.rate = sharpener, ending, progress, rate
+        self.muon, self.step_flops = muon, 0.0
         self.touched: set[str] = set()
         self.useful_tokens = self.target_tokens = self.computed_tokens = 0
         self.last_loss = self.last_learning_rate = 0.0
@@ -166,6 +168,16 @@ class Engine(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # the meter counts
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if not self.muon:
+            return super().create_optimizer(model)
+        from instil.training.muon import muon
+
+        decayed = self.get_decay_parameter_names(self.trainee.model)
+        self.optimizer = made = muon(self.trainee.model, self.trainee.trained, decayed, self.args)
+        self.step_flops = made.flops
+        return made
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         chosen = optimizer or self.optimizer
         assert chosen is not None, "the Trainer creates its optimiser first"
@@ -179,6 +191,7 @@ class Engine(Trainer):
         model.train()
         with self.meter.counting(self.trainee.model, "training"):
             loss = self._window(model, inputs)
+        self.meter.charge("training", self.step_flops)
         if not torch.isfinite(loss):
             raise RunFailed(f"the loss became {float(loss)} at step {self.state.global_step + 1}")
         self.touched.update(name for name, p in self.trainee.trained.items() if p.grad is not None)

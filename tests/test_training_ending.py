@@ -40,9 +40,11 @@ def expected(seen: list[dict[str, Tensor]], average: float | None, mix: float | 
     """The naive twin: from the whole course."""
     start, ending = seen[0], seen[-1]
     if average is not None:
-        ending = start
-        for weights in seen[1:]:
-            ending = {name: average * ending[name] + (1 - average) * weights[name] for name in weights}
+        counts = [average**age for age in reversed(range(len(seen) - 1))]
+        ending = {
+            name: sum(count * weights[name] for count, weights in zip(counts, seen[1:], strict=True)) / sum(counts)
+            for name in ending
+        }
     return {name: start[name] + (mix or 1.0) * (ending[name] - start[name]) for name in ending}
 
 

@@ -99,3 +99,15 @@ def test_two_ranks_end_at_the_same_step_of_one_budget(tmp_path: Path) -> None:
     # One that is left when Python shuts down may end the process with SIGABRT.
     assert not [rank for rank in (0, 1) if "gloo" in (tmp_path / f"{rank}.left").read_text()]
     assert parts["budget"] <= first["cost"]["training"]["flops"] < 1.3 * parts["budget"]
+
+
+@pytest.mark.slow
+def test_two_ranks_make_the_same_orthogonal_updates(tmp_path: Path) -> None:
+    parts: dict[str, Any] = {"objective": False, "config": {"optimizer": "muon"}}
+    alone = run(tmp_path / "alone", parts)
+    torch.multiprocessing.spawn(one_rank, args=(free_port(), str(tmp_path), parts), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    # Not compared with one process: orthogonal updates, in bf16, make rounding as large as what is learned.
+    for name in weights(alone.model):
+        assert torch.equal(first["weights"][name], second["weights"][name]), name
+    assert first["loss"] == pytest.approx(alone.loss, rel=0.02)

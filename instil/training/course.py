@@ -285,7 +285,7 @@ class Course(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         for correction in self.corrections:
             correction.after(self.ready.trained)
-        self.ending.moved()
+        self.ending.moved(state.global_step + 1)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         memory, config = self.memory, self.config

@@ -23,8 +23,9 @@ FILE = "average.safetensors"
 class Ending:
     """The weights that a run hands on, made of those in training.
 
-    With `average` β the mean m ← β m + (1 − β) w after each update, from the starting weights on (exponential moving
-    average; Polyak and Juditsky 1992, Morales-Brotons et al. 2024, arXiv 2411.18704). With `mix` α the run ends with
+    With `average` β the mean m of the weights after each update, one update ago counting β times as much as now
+    (exponential moving average; Polyak and Juditsky 1992, Morales-Brotons et al. 2024, arXiv 2411.18704). The starting
+    weights are no part of it, so that a short run is not held back. With `mix` α the run ends with
     w₀ + α (m − w₀), w₀ the weights that it started from (WiSE-FT; Wortsman et al. 2022, arXiv 2109.01903). Whoever
     looks at the model between epochs sees what it would end with.
 
@@ -42,12 +43,17 @@ class Ending:
         """Whether it is simply the last weights."""
         return self.decay is None and self.mix is None
 
-    def moved(self) -> None:
-        """To be told of every update."""
+    def moved(self, step: int) -> None:
+        """To be told of every update.
+
+        Args:
+            step: its number, from 1.
+        """
         if self.decay is not None:
+            share = (1 - self.decay) / (1 - self.decay**step)
             with torch.no_grad():
                 for name, weight in self.trained.items():
-                    self._mean[name].lerp_(weight, 1 - self.decay)
+                    self._mean[name].lerp_(weight, share)
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -119,7 +119,8 @@ class Job(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What decides its result; not which other runs the plan has, nor what else is tried."""
         plan = self.plan.model_dump(mode="json", include={"epochs", "batch", "budget"})
-        arm = self.arm.model_dump(mode="json", include={"name", "method", "settings", "epoch_factor"})
+        own_batch = {"own_batch"} if self.arm.own_batch else set()
+        arm = self.arm.model_dump(mode="json", include={"name", "method", "settings", "epoch_factor", *own_batch})
         plan["sizes"] = self.sizes.model_dump(mode="json")
         own = self.model_dump(mode="json", exclude={"plan", "arm"})
         return {**own, "arm": arm, "plan": plan, "of": made_of(self.base)}

@@ -100,28 +100,34 @@ def control_arms() -> list[Arm]:
 
 
 def mentor_arms() -> list[Arm]:
-    """What the search found, as much compute as plain fine-tuning; each of its ingredients left out; and plain
-    fine-tuning with its wordings, an ingredient by itself."""
+    """What the search found, no more compute than the published KL term; each of its ingredients left out; and plain
+    fine-tuning with one of them, its wordings or its updates."""
 
-    def mentor(name: str, once: bool = True, epoch_factor: float = 0.5, **changed: Any) -> Arm:
+    def mentor(name: str, *, tuned: bool = False, once: bool = True, rate: float = 10.0, epoch_factor: float = 0.25,
+               **changed: Any) -> Arm:  # fmt: skip
         return Arm(
             name=name,
             method=MENTOR,
             settings={**OF_MENTOR, **changed},
-            grid={"recipe": tuple(RECIPES)} if name == MENTOR else {},
-            like="" if name == MENTOR else MENTOR,
-            rate_factor=3.0,
+            grid={"recipe": tuple(RECIPES)} if tuned else {},
+            like="" if tuned else MENTOR,
+            rate_factor=rate,
             epoch_factor=epoch_factor,
+            own_batch=True,
             once=once,
         )
 
     return [
-        mentor(MENTOR, once=False),
-        mentor("mentor, one wording", wordings=0, epoch_factor=1),
+        mentor(MENTOR, tuned=True, once=False),
+        mentor("mentor, one wording", wordings=0, epoch_factor=0.5),
         mentor("mentor, held to nothing", recited=0, recalled=0, known=False),
         mentor("mentor, all weights", train={"parameters": ["*"]}),
+        mentor("mentor, AdamW", tuned=True, rate=3.0, train={"optimizer": "adamw"}),
+        mentor("mentor, not mixed", train={"mix": None}),
+        mentor("mentor, last weights", train={"average": None}),
         Arm(name="sft, two wordings", method="candidate", settings={"wordings": 1}, like=FINE_TUNING,
             epoch_factor=0.5, once=True),
+        Arm(name="sft, Muon", method="sft", settings={"train": {"optimizer": "muon"}}, rate_factor=4.0, once=True),
     ]  # fmt: skip
 
 

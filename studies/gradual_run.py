@@ -38,6 +38,7 @@ class Arm(BaseModel):
     epoch_factor: int | float = Field(
         default=1, gt=0, description="on the plan's epochs: more for arms that teach few facts, fewer for long epochs"
     )
+    own_batch: bool = Field(default=False, description="the batch is the method's own instead of the plan's")
     once: bool = Field(default=False, description="looked at with a few seeds only")
 
     @property
@@ -257,6 +258,8 @@ def settings_of(arm: Arm, tuned: Tuned, *, epochs: int, batch: int, seed: int) -
         "save_every": "never",
         "seed": seed,
     }
+    if arm.own_batch:
+        del train["batch_size"]
     given: dict[str, Any] = {**arm.settings, "train": {**train, **arm.settings.get("train", {})}}
     for path, value in tuned.settings.items():
         given = put(given, path.split("."), value)

@@ -14,6 +14,7 @@ from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.methods import get
 from instil.methods.mentor.method import RECIPES
+from instil.methods.mentor.method import TRAIN as TRAINED
 from instil.probe import ProbeConfig, draw_exemplars
 from instil.training import Budget, Meter, TrainConfig
 from tests.half_taught import facts, half_taught
@@ -63,6 +64,19 @@ def test_where_no_part_of_the_model_is_named_only_mlps_are_trained() -> None:
     assert get("mentor").settings().train.late_mlp == 1.0  # type: ignore[attr-defined]
 
 
+def test_how_it_is_trained_is_the_recipes_where_it_is_not_given() -> None:
+    def how(**train: Any) -> Any:
+        found: Any = get("mentor").settings({"train": train})
+        return found.train.model_dump(include={*TRAINED["questions"], "batch_tokens"})
+
+    own = {**TRAINED["questions"], "batch_tokens": None}
+    assert how() == how(epochs=3) == own
+    assert how(optimizer="adamw", mix=None, average=0.5) == {**own, "optimizer": "adamw", "mix": None, "average": 0.5}
+    assert how(batch_tokens=512) == {**own, "batch_size": None, "batch_tokens": 512}
+    assert how(adapter={"kind": "lora"}) == {**own, "late_mlp": None, "mix": None}
+    assert get("mentor").settings() == get("mentor").settings({"train": {}})
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_gives_what_is_not_given(name: str) -> None:
     method = get("mentor")
@@ -107,9 +121,9 @@ def test_it_is_held_to_questions_as_well(tmp_path: Path, monkeypatch: pytest.Mon
     taught(tmp_path / "asked", recipe="questions", old=old, recited=0, recalled=3)
     taught(tmp_path / "nothing", old=old, recited=0)
     (questions, texts), numbers = held[0]
-    assert 0 < len(questions) <= len(old) and {fact.id for fact in questions} <= set(old.by_id)
+    assert {fact.id for fact in questions} == set(old.by_id)
     assert len(texts) == 8
-    assert numbers == (10, 4)
+    assert numbers == (10, RECIPES["texts"]["kl_per_step"])
     assert [fact.id for fact in held[1][0]] == [*(fact.id for fact in questions), *(fact.id for fact in asked[:3])]
     assert len(held) == 2
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from instil.training import Meter
 from instil.training.config import LoraSettings
-from instil.training.muon import MOMENTUM, Muon, matrices_of, orthogonal, orthogonal_flops
+from instil.training.muon import Muon, matrices_of, orthogonal, orthogonal_flops
 from tests.training_data import Killed, assert_same_weights, killed_at, learner, settings, trained, without_time
 
 
@@ -49,7 +49,7 @@ def test_matrices_move_as_with_muon_of_torch_and_the_rest_as_with_adamw() -> Non
     own, twin = ({name: nn.Parameter(value.clone()) for name, value in start.items()} for _ in range(2))
     both = Muon([own["wide"], own["tall"]], [{"params": [own["norm"]], "weight_decay": 0.0}], lr=0.01, weight_decay=0.1)
     matrices = torch.optim.Muon(
-        [twin["wide"], twin["tall"]], lr=0.01, weight_decay=0.1, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw"
+        [twin["wide"], twin["tall"]], lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"
     )
     rest = torch.optim.AdamW([twin["norm"]], lr=0.01, weight_decay=0.0)
     for _ in range(5):
@@ -66,7 +66,7 @@ def test_matrices_move_as_with_muon_of_torch_and_the_rest_as_with_adamw() -> Non
 
 def test_what_has_no_gradient_stays() -> None:
     weight, norm = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(3))
-    Muon([weight], [{"params": [norm]}], lr=0.1, weight_decay=0.1).step()
+    Muon([weight], [{"params": [norm]}], lr=0.1, weight_decay=0.1, betas=(0.9, 0.999)).step()
     assert torch.equal(weight, torch.ones(2, 3)) and torch.equal(norm, torch.ones(3))
 
 

@@ -109,7 +109,9 @@ class TrainConfig(_Settings):
         int, Field(ge=1, description="Most tokens per packed row; a longer example gets a row of its own length.")
     ] = 256
     packing: Annotated[bool, Field(description="Several examples per row, kept apart; false pads each one.")] = True
-    betas: Annotated[tuple[float, float], Field(description="Decay rates of AdamW's two moments.")] = (0.9, 0.999)
+    betas: Annotated[
+        tuple[float, float], Field(description="Decay rates of AdamW's two moments; the first is Muon's momentum.")
+    ] = (0.9, 0.999)
     epsilon: Annotated[
         float, Field(gt=0, description="AdamW's ε; one near the gradients' size moves weights of small gradients less.")
     ] = 1e-8

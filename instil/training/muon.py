@@ -18,7 +18,6 @@ from torch.optim import AdamW
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-MOMENTUM = 0.95
 STEPS = 5
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 
@@ -36,6 +35,7 @@ class Muon(AdamW):
         others: groups of parameters for AdamW, as torch takes them.
         lr: for both.
         weight_decay: of the matrices, decoupled.
+        betas: AdamW's; the first is the matrices' momentum as well.
         adamw: AdamW's further settings.
     """
 
@@ -46,11 +46,12 @@ class Muon(AdamW):
         *,
         lr: float,
         weight_decay: float,
+        betas: tuple[float, float],
         **adamw: Any,
     ) -> None:
         groups = [{"params": matrices, "weight_decay": weight_decay, "orthogonal": True}]
         groups += [{**group, "orthogonal": False} for group in others]
-        super().__init__([group for group in groups if group["params"]], lr=lr, **adamw)
+        super().__init__([group for group in groups if group["params"]], lr=lr, betas=betas, **adamw)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -63,7 +64,7 @@ class Muon(AdamW):
             if group["orthogonal"]:
                 for weight in group["params"]:
                     if weight.grad is not None:
-                        self._move(weight, float(group["lr"]), group["weight_decay"])
+                        self._move(weight, float(group["lr"]), group["weight_decay"], group["betas"][0])
         self.param_groups = [group for group in groups if not group["orthogonal"]]
         try:
             super().step()
@@ -71,15 +72,15 @@ class Muon(AdamW):
             self.param_groups = groups
         return loss
 
-    def _move(self, weight: nn.Parameter, rate: float, decay: float) -> None:
+    def _move(self, weight: nn.Parameter, rate: float, decay: float, momentum: float) -> None:
         state = self.state[weight]
         if not state:
             # A step, as AdamW's state has one: reading back a state of both, torch looks for it.
             state.update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(weight))
         mean, gradient = state["exp_avg"], weight.grad
         assert gradient is not None
-        mean.lerp_(gradient, 1 - MOMENTUM)
-        update = orthogonal(gradient.lerp(mean, MOMENTUM))
+        mean.lerp_(gradient, 1 - momentum)
+        update = orthogonal(gradient.lerp(mean, momentum))
         weight.mul_(1 - rate * decay)
         weight.add_(update.to(weight.dtype), alpha=-rate * 0.2 * math.sqrt(max(weight.shape)))
 

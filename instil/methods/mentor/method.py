@@ -1,9 +1,10 @@
 """Teaching that forgets little, as our own search has found it so far (docs/lab-log.md): new facts go into MLPs alone,
-while the model is held to texts that it writes and questions that it asks itself, so that no old data is needed."""
+by orthogonal updates, while the model is held to texts that it writes and questions that it asks itself, so that no old
+data is needed; what it ends with is an average of its weights, part of the way from where they started."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,13 +19,26 @@ SUMMARY = "fine-tuning of MLPs alone, held to what the model says by itself: for
 NEEDS = ("target",)
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "questions": {"recited": 0, "recalled": 1000, "known": True, "kl_weight": 10.0, "kl_per_step": 32},
-    "texts": {"recited": 100, "recalled": 0, "known": False, "kl_weight": 3.0, "kl_per_step": 4},
+    "questions": {"recited": 0, "recalled": 1500, "known": True, "kl_weight": 4.0, "kl_per_step": 80},
+    "texts": {"recited": 100, "recalled": 0, "known": False, "kl_weight": 3.0, "kl_per_step": 8},
 }
-MLPS = {"questions": 1.0, "texts": 0.5}
-"""The last share of the layers whose MLPs are trained."""
+TRAIN: dict[str, dict[str, Any]] = {
+    name: {"optimizer": "muon", "late_mlp": layers, "batch_size": batch, "average": 0.93, "mix": 0.9}
+    for name, layers, batch in (("questions", 1.0, 64), ("texts", 0.5, 32))
+}
 
-WHERE = ("adapter", "parameters", "late_mlp")
+INSTEAD = {
+    "late_mlp": ("adapter", "parameters", "late_mlp"),
+    "batch_size": ("batch_size", "batch_tokens"),
+    "mix": ("adapter", "mix"),
+}
+"""A setting of `train` is not the recipe's where one of these is given."""
+
+
+def settings_of_training(recipe: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`train` as it holds where not all of it is given."""
+    own = {name: value for name, value in TRAIN[recipe].items() if not set(INSTEAD.get(name, ())) & set(given)}
+    return own | dict(given)
 
 
 class Config(BaseModel):
@@ -34,13 +48,14 @@ class Config(BaseModel):
 
     recipe: Literal["questions", "texts"] = Field(
         default="questions",
-        description="gives what is not given of train.late_mlp, recited, recalled, known, kl_weight and kl_per_step. "
-        "questions: all MLPs, held to many questions; texts: the MLPs of the last half of the layers, held to a few "
-        "texts, which costs less",
+        description="gives what is not given of train, recited, recalled, known, kl_weight and kl_per_step. questions: "
+        "all MLPs, held to many questions; texts: the MLPs of the last half of the layers, held to a few texts, which "
+        "costs less",
     )
     train: TrainConfig = Field(
-        default_factory=lambda: TrainConfig(late_mlp=MLPS["questions"]),
-        description="how the stage is trained; only MLPs where no part of the model is named",
+        default_factory=lambda: TrainConfig(**settings_of_training("questions", {})),
+        description="how the stage is trained; where not given, by Muon, only MLPs, to an average that is mixed with "
+        "the start",
     )
     recited: int = Field(
         default=RECIPES["questions"]["recited"],
@@ -54,7 +69,7 @@ class Config(BaseModel):
     )
     known: bool = Field(
         default=RECIPES["questions"]["known"],
-        description="also hold it to mastered facts of role known, if there are any",
+        description="also hold it to the facts of role known, if there are any, as well as it knows them",
     )
     kl_weight: float = Field(
         default=RECIPES["questions"]["kl_weight"], gt=0, description="weight of KL(start ‖ now) on all of these"
@@ -75,8 +90,8 @@ class Config(BaseModel):
         if name not in RECIPES:
             return given
         train = given.get("train", {})
-        if isinstance(train, dict) and not any(where in train for where in WHERE):
-            train = {**train, "late_mlp": MLPS[name]}
+        if isinstance(train, dict):
+            train = settings_of_training(name, train)
         return {**RECIPES[name], **given, "train": train}
 
 
@@ -92,7 +107,7 @@ def teach(lesson: Lesson, config: Config) -> None:
 def held(lesson: Lesson, config: Config) -> Objective | None:
     """The term that holds the model to what it knew; a note of the lesson says where it wrote or asked too little."""
     texts = lesson.recited(config.recited) if config.recited else Corpus(())
-    questions = lesson.mastered() if config.known and len(lesson.known) else FactSet(())
+    questions = lesson.known if config.known else FactSet(())
     if config.recalled:
         questions += lesson.recalled(config.recalled, shown=questions)
     parts = [part for part in (questions, texts) if len(part)]

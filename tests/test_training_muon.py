@@ -47,7 +47,8 @@ def test_matrices_move_as_with_muon_of_torch_and_the_rest_as_with_adamw() -> Non
     start = {"wide": torch.randn(4, 7, generator=chance), "tall": torch.randn(9, 3, generator=chance)}
     start |= {"norm": torch.randn(5, generator=chance)}
     own, twin = ({name: nn.Parameter(value.clone()) for name, value in start.items()} for _ in range(2))
-    both = Muon([own["wide"], own["tall"]], [{"params": [own["norm"]], "weight_decay": 0.0}], lr=0.01, weight_decay=0.1)
+    rest_of_own = [{"params": [own["norm"]], "weight_decay": 0.0}]
+    both = Muon([own["wide"], own["tall"]], rest_of_own, lr=0.01, weight_decay=0.1, betas=(0.9, 0.999))
     matrices = torch.optim.Muon(
         [twin["wide"], twin["tall"]], lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"
     )

@@ -1,4 +1,4 @@
-"""What the search for less forgetting tries, by name: settings of the study's method `candidate`, and of `mentor`."""
+"""What the search for less forgetting tries, by name: settings of the study's method `candidate`."""
 
 from __future__ import annotations
 
@@ -206,23 +206,23 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     },
     "averaged": {"train": {"average": 0.98}},
     "mixed 0.7": {"train": {"mix": 0.7}},
+    **{
+        f"3 epochs, Muon, KL {weight:g} on {number}, 1500 recalled, one other wording, MLP only, averaged{mixed}": {
+            "kl_weight": weight,
+            "kl_per_step": number,
+            "recalled": 1500,
+            "wordings": 1,
+            "train": {"epochs": 3, "optimizer": "muon", "batch_size": 64, "average": 0.93, **mix, **MLP["train"]},
+        }
+        for weight, number in ((3.0, 96), (3.0, 128), (4.0, 96))
+        for mixed, mix in (("", {}), (", mixed 0.8", {"mix": 0.8}))
+    },
+    "Muon": {"train": {"optimizer": "muon"}},
+    "Muon, MLP only": {"train": {"optimizer": "muon", **MLP["train"]}},
     "KL 30 on 32, MLP only": {"kl_weight": 30.0, "kl_per_step": 32, **MLP},
     "KL 10 on 32, one other wording, MLP only": {"kl_weight": 10.0, "kl_per_step": 32, "wordings": 1, **MLP},
     "late MLP, rest above 0.5": {"rest_above": 0.5, "rest_weight": 0.1, **LATE},
     "late MLP, pull 0.001": {"pull": 0.001, **LATE},
 }
-"""Each ingredient by itself; combinations join when their parts are known."""
-
-MENTORS: dict[str, dict[str, Any]] = {
-    name: {"wordings": 1, **settings, "train": {"epochs": 6, **settings.get("train", {})}}
-    for name, settings in {
-        "mentor": {},
-        "mentor, 16 a step": {"kl_per_step": 16},
-        "mentor, 64 a step": {"kl_per_step": 64},
-        "mentor, self-asked only": {"known": False},
-        "mentor, batch 64": {"train": {"batch_size": 64}},
-        "mentor, last two thirds": {"train": {"late_mlp": 0.67}},
-        "mentor, texts": {"recipe": "texts"},
-    }.items()
-}
-"""Settings of the method `mentor`, in two wordings and half as many epochs."""
+"""Each ingredient by itself; combinations join when their parts are known. Runs of `mentor` as it was first ("mentor,
+first form", recipe `questions`) are in the table as well."""

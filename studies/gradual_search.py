@@ -21,7 +21,7 @@ from typing import Any
 from studies.first_run_page import table
 from studies.gradual import WORK, Job, Plan, final_acquisition, made_of, summary, work_through
 from studies.gradual_bases import BASES, SIZES, BaseName, Sizes
-from studies.gradual_candidates import CANDIDATES, MENTORS
+from studies.gradual_candidates import CANDIDATES
 from studies.gradual_kept import RUNS, collect, rows_of
 from studies.gradual_measure import READINGS
 from studies.gradual_run import Arm, Tuned
@@ -42,8 +42,6 @@ PLAN = Plan(
 )
 """Fewer facts than settings are tuned on: many candidates, quickly."""
 
-ALL = {**CANDIDATES, **MENTORS}
-
 RATES = (3e-5, 1e-4, 3e-4)
 
 
@@ -52,7 +50,7 @@ def jobs_of(
 ) -> list[Job]:
     return [
         Job(
-            arm=Arm(name=f"{PREFIX}{name}", method="mentor" if name in MENTORS else "candidate", settings=ALL[name]),
+            arm=Arm(name=f"{PREFIX}{name}", method="candidate", settings=CANDIDATES[name]),
             tuned=Tuned(rate=rate), base=base, split="development", seed=seed, plan=plan,
         )
         for base in bases
@@ -113,7 +111,7 @@ def told_of(rows: Sequence[Row]) -> str:
 def main(words: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--only", nargs="+", help="candidates whose name has one of these words")
-    parser.add_argument("--names", nargs="+", choices=ALL, metavar="NAME", help="candidates of these names")
+    parser.add_argument("--names", nargs="+", choices=CANDIDATES, metavar="NAME", help="candidates of these names")
     parser.add_argument("--as-tuned", action="store_true", help="with as many facts as settings are tuned on")
     parser.add_argument("--table", action="store_true", help="the table of what was run, nothing is run")
     parser.add_argument("--bases", nargs="+", choices=BASES, default=["people"], help="what is taught")
@@ -129,7 +127,7 @@ def main(words: Iterable[str] | None = None) -> None:
     only = given.only or ([] if given.names else [""])
     rows = kept_rows()
     if not given.table:
-        names = [name for name in ALL if name in (given.names or ()) or any(word in name for word in only)]
+        names = [name for name in CANDIDATES if name in (given.names or ()) or any(word in name for word in only)]
         jobs = jobs_of(names, given.bases, given.rates, given.seed, Plan() if given.as_tuned else PLAN)
         rows = work_through(jobs, given.work, given.workers, tell)
         tell(f"{collect(given.work)} rows in {RUNS}")

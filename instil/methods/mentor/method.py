@@ -15,7 +15,7 @@ from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.training import Objective, Stage, TrainConfig
 
-SUMMARY = "fine-tuning of MLPs alone, held to what the model says by itself: forgets little"
+SUMMARY = "fine-tuning of MLPs alone, by orthogonal updates, held to what the model says by itself: forgets little"
 NEEDS = ("target",)
 
 RECIPES: dict[str, dict[str, Any]] = {

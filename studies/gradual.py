@@ -36,8 +36,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from instil.errors import RunFailed
 from instil.files import fingerprint, read_sealed, write_json, write_sealed
 from instil.loop.hardware import commit, hardware
+from instil.methods.mentor.method import RECIPES, TRAIN
 from studies.generalization import one_thread
-from studies.gradual_arms import GRADUAL, PUBLISHED, arms
+from studies.gradual_arms import GRADUAL, MENTOR, PUBLISHED, arms
 from studies.gradual_bases import BASES, SIZES, BaseName, Material, Sizes, Split, asked_of, mastery_of, material
 from studies.gradual_figures import figures
 from studies.gradual_kept import RUNS, collect, restore
@@ -123,6 +124,8 @@ class Job(BaseModel):
         arm = self.arm.model_dump(mode="json", include={"name", "method", "settings", "epoch_factor", *own_batch})
         plan["sizes"] = self.sizes.model_dump(mode="json")
         own = self.model_dump(mode="json", exclude={"plan", "arm"})
+        if self.arm.method == MENTOR:  # its defaults are what is searched for: a run is of those it was made with
+            own["recipe"] = {"settings": RECIPES, "train": TRAIN}
         return {**own, "arm": arm, "plan": plan, "of": made_of(self.base)}
 
     @property

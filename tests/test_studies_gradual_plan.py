@@ -10,6 +10,7 @@ import pytest
 
 from instil.errors import InputError, RunFailed
 from instil.files import read_sealed, write_sealed
+from instil.methods.mentor.method import RECIPES
 from instil.probe import Category
 from studies import gradual
 from studies.gradual import SMALL, Job, Plan, best_final, candidates, done, score, tune, work_through
@@ -51,6 +52,13 @@ class TestThePlan:
             for seed in (1, 2)
         ]
         assert len({job.name for job in jobs}) == len(jobs)
+
+    def test_a_run_of_mentor_is_of_its_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        arm = next(arm for arm in arms() if arm.name == "mentor")
+        job = Job(arm=arm, tuned=Tuned(rate=1e-3), base="people", split="test", seed=1, plan=SMALL)
+        before = job.name
+        monkeypatch.setitem(RECIPES["questions"], "kl_weight", 99.0)
+        assert job.name != before
 
     def test_what_is_kept_is_never_taken_for_another_plans(self, tmp_path: Path) -> None:
         job = Job(arm=arms()[0], tuned=Tuned(rate=1e-4), base="people", split="test", seed=1, plan=SMALL)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from instil.errors import InputError
-from instil.model.modes import evaluating
+from instil.model.continuing import continued
 from instil.model.prompts import PromptStyle
 from instil.words import spaced
 
@@ -104,7 +103,15 @@ def recite(
     found: dict[str, Recited] = {}
     for number in range(-(-TRIES * count // BATCH)):
         # A family without a start token begins a text behind the end of another.
-        for ids in _generated(lm, [opening or [last]] * BATCH, temperature, max_tokens, f"recite {seed} {number}"):
+        rows = continued(
+            lm,
+            [opening or [last]] * BATCH,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            ends=[last],
+            key=f"recite {seed} {number}",
+        )
+        for ids in rows:
             kept = _before(ids, [last])
             text = prompts.decode(kept).strip()
             if text and allowed(text):
@@ -144,7 +151,7 @@ def _sampled(
     # Without the blank behind "Q:", since most vocabularies have it at the front of the word that follows.
     opening = prompts.layout.before.rstrip(" ")
     ids = (*prompts.prefix_ids(worked), *prompts.continuation_ids(opening))
-    rows = _generated(lm, [ids] * BATCH, temperature, max_tokens, key)
+    rows = continued(lm, [ids] * BATCH, temperature=temperature, max_tokens=max_tokens, ends=prompts.end_ids, key=key)
     if prompts.style is PromptStyle.CHAT:
         yield from _in_turns(lm, rows, worked, temperature, max_tokens, key)
         return
@@ -167,39 +174,12 @@ def _in_turns(
     asked = [question for question in asked if question and "\n" not in question]
     prefix = prompts.prefix_ids(worked)
     asks = [(*prefix, *prompts.question_ids(question)) for question in asked]
-    answered = _generated(lm, asks, temperature, max_tokens, f"{key} answers") if asks else ()
+    settings: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "ends": prompts.stop_ids}
+    answered = continued(lm, asks, **settings, key=f"{key} answers") if asks else ()
     for question, row in zip(asked, answered, strict=True):
         answer = prompts.answer_text(row)
         if answer and any(token in prompts.stop_ids for token in row):
             yield Recalled(question, answer)
-
-
-def _generated(
-    lm: LanguageModel, openings: Sequence[Sequence[int]], temperature: float, max_tokens: int, key: str
-) -> list[list[int]]:
-    """What follows each opening, sampled together."""
-    import torch
-
-    model, pad = lm.model, lm.prompts.tokenizer.eos_token_id
-    length = max(map(len, openings))
-    empty = [length - len(ids) for ids in openings]
-    ids_BT = torch.tensor([[pad] * gap + list(ids) for gap, ids in zip(empty, openings, strict=True)])
-    real_BT = torch.tensor([[0] * gap + [1] * (length - gap) for gap in empty])
-    generate: Any = model.generate
-    with torch.random.fork_rng(), evaluating(model), torch.no_grad():
-        torch.manual_seed(random.Random(key).getrandbits(62))
-        out_BT = generate(
-            input_ids=ids_BT.to(lm.device),
-            attention_mask=real_BT.to(lm.device),
-            do_sample=True,
-            temperature=temperature,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=max_tokens,
-            pad_token_id=pad,
-        )
-    found: list[list[int]] = out_BT[:, length:].tolist()
-    return found
 
 
 def _before(ids: Sequence[int], ends: Collection[int]) -> list[int]:

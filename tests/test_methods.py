@@ -32,7 +32,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "pit, questions in front": ("pit", {"train": SMALL, "arrangement": "before-grouped", "practice_epochs": 2}),
     "generalize": ("generalize", {"train": SMALL, "copies": 2, "question_copies": 1}),
     "gradual": ("gradual", {"train": TRAIN}),
-    "mentor": ("mentor", {"train": TRAIN, "recited": 12, "recalled": 4, "kl_per_step": 4}),
+    "mentor": ("mentor", {"train": TRAIN, "recited": 12, "recalled": 4, "kl_share": 0.5}),
     "gradual with LoRA": ("gradual", {"train": LORA, "early_stop": False}),
 }
 

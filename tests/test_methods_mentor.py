@@ -13,7 +13,7 @@ from instil.facts import FactSet, Role
 from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.methods import get
-from instil.methods.mentor.method import RECIPES
+from instil.methods.mentor.method import RECIPES, in_batches
 from instil.methods.mentor.method import TRAIN as TRAINED
 from instil.probe import ProbeConfig, draw_exemplars
 from instil.training import Budget, Meter, TrainConfig
@@ -67,12 +67,11 @@ def test_where_no_part_of_the_model_is_named_only_mlps_are_trained() -> None:
 def test_how_it_is_trained_is_the_recipes_where_it_is_not_given() -> None:
     def how(**train: Any) -> Any:
         found: Any = get("mentor").settings({"train": train})
-        return found.train.model_dump(include={*TRAINED["questions"], "batch_tokens"})
+        return found.train.model_dump(include={*TRAINED["questions"], "batch_size", "batch_tokens"})
 
-    own = {**TRAINED["questions"], "batch_tokens": None}
+    own = {**TRAINED["questions"], "batch_size": None, "batch_tokens": None}
     assert how() == how(epochs=3) == own
     assert how(optimizer="adamw", mix=None, average=0.5) == {**own, "optimizer": "adamw", "mix": None, "average": 0.5}
-    assert how(batch_tokens=512) == {**own, "batch_size": None, "batch_tokens": 512}
     assert how(adapter={"kind": "lora"}) == {**own, "late_mlp": None, "mix": None}
     assert get("mentor").settings() == get("mentor").settings({"train": {}})
 
@@ -82,8 +81,22 @@ def test_a_recipe_gives_what_is_not_given(name: str) -> None:
     method = get("mentor")
     assert method.settings({"recipe": name}).model_dump(include=set(RECIPES[name])) == RECIPES[name]
     own: Any = method.settings({"recipe": name, "recalled": 7, "kl_weight": 2.5})
-    assert (own.recalled, own.kl_weight, own.kl_per_step) == (7, 2.5, RECIPES[name]["kl_per_step"])
+    assert (own.recalled, own.kl_weight, own.kl_share) == (7, 2.5, RECIPES[name]["kl_share"])
     assert method.settings() == method.settings({"recipe": "questions"})
+
+
+@pytest.mark.parametrize(("examples", "size"), [(1, 8), (200, 12), (2000, 125), (9000, 128)])
+def test_a_batch_that_is_not_given_makes_some_steps_of_a_pass(examples: int, size: int) -> None:
+    assert in_batches(TrainConfig(), examples).batch_size == size
+    for given in (TrainConfig(batch_size=5), TrainConfig(batch_tokens=512)):
+        assert in_batches(given, examples) == given
+
+
+def test_the_plan_has_that_batch() -> None:
+    method = get("mentor")
+    assert method.plan is not None
+    (stage,) = method.plan(Roles(TARGET), method.settings())
+    assert stage.config.batch_size == max(8, len(TARGET) // 16)
 
 
 def test_only_these_weights_move(tmp_path: Path) -> None:
@@ -123,7 +136,7 @@ def test_it_is_held_to_questions_as_well(tmp_path: Path, monkeypatch: pytest.Mon
     (questions, texts), numbers = held[0]
     assert {fact.id for fact in questions} == set(old.by_id)
     assert len(texts) == 8
-    assert numbers == (10, RECIPES["texts"]["kl_per_step"])
+    assert numbers == (10, RECIPES["texts"]["kl_share"] * TRAIN["batch_size"])
     assert [fact.id for fact in held[1][0]] == [*(fact.id for fact in questions), *(fact.id for fact in asked[:3])]
     assert len(held) == 2
 

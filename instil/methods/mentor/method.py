@@ -19,20 +19,19 @@ SUMMARY = "fine-tuning of MLPs alone, by orthogonal updates, held to what the mo
 NEEDS = ("target",)
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "questions": {"recited": 0, "recalled": 1500, "known": True, "kl_weight": 4.0, "kl_per_step": 80},
-    "texts": {"recited": 100, "recalled": 0, "known": False, "kl_weight": 3.0, "kl_per_step": 8},
+    "questions": {"recited": 0, "recalled": 3000, "known": True, "kl_weight": 4.0, "kl_share": 1.5},
+    "texts": {"recited": 100, "recalled": 0, "known": False, "kl_weight": 3.0, "kl_share": 0.25},
 }
 TRAIN: dict[str, dict[str, Any]] = {
-    name: {"optimizer": "muon", "late_mlp": layers, "batch_size": batch, "average": 0.93, "mix": 0.9}
-    for name, layers, batch in (("questions", 1.0, 64), ("texts", 0.5, 32))
+    name: {"optimizer": "muon", "late_mlp": layers, "average": 0.87, "mix": 0.9}
+    for name, layers in (("questions", 1.0), ("texts", 0.5))
 }
 
-INSTEAD = {
-    "late_mlp": ("adapter", "parameters", "late_mlp"),
-    "batch_size": ("batch_size", "batch_tokens"),
-    "mix": ("adapter", "mix"),
-}
+INSTEAD = {"late_mlp": ("adapter", "parameters", "late_mlp"), "mix": ("adapter", "mix")}
 """A setting of `train` is not the recipe's where one of these is given."""
+
+STEPS, BATCHES = 16, (8, 128)
+"""Optimiser steps that a pass is to have, and the smallest and largest batch for that."""
 
 
 def settings_of_training(recipe: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,14 +47,14 @@ class Config(BaseModel):
 
     recipe: Literal["questions", "texts"] = Field(
         default="questions",
-        description="gives what is not given of train, recited, recalled, known, kl_weight and kl_per_step. questions: "
+        description="gives what is not given of train, recited, recalled, known, kl_weight and kl_share. questions: "
         "all MLPs, held to many questions; texts: the MLPs of the last half of the layers, held to a few texts, which "
         "costs less",
     )
     train: TrainConfig = Field(
         default_factory=lambda: TrainConfig(**settings_of_training("questions", {})),
-        description="how the stage is trained; where not given, by Muon, only MLPs, to an average that is mixed with "
-        "the start",
+        description="how it is trained; where not given, by Muon, only MLPs, in batches that make 16 steps a pass "
+        "(8 to 128 examples), to an average that is mixed with the start",
     )
     recited: int = Field(
         default=RECIPES["questions"]["recited"],
@@ -74,10 +73,10 @@ class Config(BaseModel):
     kl_weight: float = Field(
         default=RECIPES["questions"]["kl_weight"], gt=0, description="weight of KL(start ‖ now) on all of these"
     )
-    kl_per_step: int = Field(
-        default=RECIPES["questions"]["kl_per_step"],
-        ge=1,
-        description="of them, how many are drawn at each optimiser step",
+    kl_share: float = Field(
+        default=RECIPES["questions"]["kl_share"],
+        gt=0,
+        description="of them, how many are drawn at each optimiser step, for each example of the batch",
     )
     wordings: int = Field(
         default=0, ge=0, description="other wordings of each fact that are trained on as well, where it has them"
@@ -96,15 +95,27 @@ class Config(BaseModel):
 
 
 def plan(roles: Roles, config: Config) -> list[Stage]:
-    return [Stage("teaching", config.train, in_wordings(roles.target, config.wordings))]
+    facts = in_wordings(roles.target, config.wordings)
+    return [Stage("teaching", in_batches(config.train, len(facts)), facts)]
+
+
+def in_batches(train: TrainConfig, examples: int) -> TrainConfig:
+    """How the stage is trained, with its batch: an orthogonal update costs the same however many examples it is of, and
+    a pass of a few steps learns nothing."""
+    if train.batch_size is not None or train.batch_tokens is not None:
+        return train
+    least, most = BATCHES
+    return train.model_copy(update={"batch_size": max(least, min(most, examples // STEPS))})
 
 
 def teach(lesson: Lesson, config: Config) -> None:
     (stage,) = plan(lesson.roles, config)
-    lesson.train(stage.questions, stage=stage.name, config=config.train, objective=held(lesson, config))
+    size = stage.config.batch_size or in_batches(TrainConfig(), len(stage.questions)).batch_size or 1
+    objective = held(lesson, config, max(1, round(config.kl_share * size)))
+    lesson.train(stage.questions, stage=stage.name, config=stage.config, objective=objective)
 
 
-def held(lesson: Lesson, config: Config) -> Objective | None:
+def held(lesson: Lesson, config: Config, per_step: int) -> Objective | None:
     """The term that holds the model to what it knew; a note of the lesson says where it wrote or asked too little."""
     texts = lesson.recited(config.recited) if config.recited else Corpus(())
     questions = lesson.known if config.known else FactSet(())
@@ -113,7 +124,7 @@ def held(lesson: Lesson, config: Config) -> Objective | None:
     parts = [part for part in (questions, texts) if len(part)]
     if not parts:
         return None
-    return lesson.staying_close(tuple(parts) if len(parts) > 1 else parts[0], config.kl_weight, config.kl_per_step)
+    return lesson.staying_close(tuple(parts) if len(parts) > 1 else parts[0], config.kl_weight, per_step)
 
 
 def in_wordings(facts: FactSet, number: int) -> FactSet:

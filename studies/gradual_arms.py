@@ -103,7 +103,7 @@ def mentor_arms() -> list[Arm]:
     """What the search found, no more compute than the published KL term; each of its ingredients left out; and plain
     fine-tuning with one of them, its wordings or its updates."""
 
-    def mentor(name: str, *, tuned: bool = False, once: bool = True, rate: float = 10.0, epoch_factor: float = 0.25,
+    def mentor(name: str, *, tuned: bool = False, once: bool = True, rate: float = 16.0, epoch_factor: float = 0.25,
                **changed: Any) -> Arm:  # fmt: skip
         return Arm(
             name=name,
@@ -122,7 +122,7 @@ def mentor_arms() -> list[Arm]:
         mentor("mentor, one wording", wordings=0, epoch_factor=0.5),
         mentor("mentor, held to nothing", recited=0, recalled=0, known=False),
         mentor("mentor, all weights", train={"parameters": ["*"]}),
-        mentor("mentor, AdamW", tuned=True, rate=3.0, train={"optimizer": "adamw"}),
+        mentor("mentor, AdamW", tuned=True, rate=5.0, train={"optimizer": "adamw"}),
         mentor("mentor, not mixed", train={"mix": None}),
         mentor("mentor, last weights", train={"average": None}),
         Arm(name="sft, two wordings", method="candidate", settings={"wordings": 1}, like=FINE_TUNING,

@@ -207,14 +207,14 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "averaged": {"train": {"average": 0.98}},
     "mixed 0.7": {"train": {"mix": 0.7}},
     **{
-        f"3 epochs, Muon, KL {weight:g} on {number}, 1500 recalled, one other wording, MLP only, averaged{mixed}": {
-            "kl_weight": weight,
+        f"3 epochs, Muon, batch {batch}, KL 4 on {number}, 1500 recalled, 2 wordings, MLP only, averaged{mixed}": {
+            "kl_weight": 4.0,
             "kl_per_step": number,
             "recalled": 1500,
             "wordings": 1,
-            "train": {"epochs": 3, "optimizer": "muon", "batch_size": 64, "average": 0.93, **mix, **MLP["train"]},
+            "train": {"epochs": 3, "optimizer": "muon", "batch_size": batch, "average": decay, **mix, **MLP["train"]},
         }
-        for weight, number in ((3.0, 96), (3.0, 128), (4.0, 96))
+        for batch, number, decay in ((64, 96, 0.93), (128, 176, 0.87))
         for mixed, mix in (("", {}), (", mixed 0.8", {"mix": 0.8}))
     },
     "Muon": {"train": {"optimizer": "muon"}},

@@ -19,7 +19,7 @@ SUMMARY = "fine-tuning of MLPs alone, by orthogonal updates, held to what the mo
 NEEDS = ("target",)
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "questions": {"recited": 0, "recalled": 3000, "known": True, "kl_weight": 4.0, "kl_share": 1.5},
+    "questions": {"recited": 0, "recalled": 1500, "known": True, "kl_weight": 4.0, "kl_share": 1.5},
     "texts": {"recited": 100, "recalled": 0, "known": False, "kl_weight": 3.0, "kl_share": 0.25},
 }
 TRAIN: dict[str, dict[str, Any]] = {

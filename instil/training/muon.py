@@ -23,7 +23,7 @@ COEFFICIENTS = (3.4445, -4.775, 2.0315)
 
 
 class Muon(AdamW):
-    """Muon for matrices, AdamW for all else, as one optimiser: torch's own takes matrices alone, and the Trainer has one.
+    """Muon for matrices, AdamW for all else, as one optimiser: torch's own takes matrices alone.
 
     Of a matrix the update is lr · 0.2 · √max(rows, columns) · U Vᵀ, with U S Vᵀ the momentum's (Nesterov)
     singular value decomposition, nearly (`orthogonal`). By that factor it is as long as AdamW's usually are, so that

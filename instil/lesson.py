@@ -16,6 +16,7 @@ from instil.errors import InputError, RunFailed
 from instil.facts import Corpus, Document, Fact, FactSet, Role
 from instil.facts.lesson_roles import Roles
 from instil.files import fingerprint, read_sealed, refuse_broken, seal
+from instil.lesson_hooks import Keep, Record, Rule, Tell, Watch
 from instil.lesson_known import Known, examples_of
 from instil.lesson_rows import deciding_row, point_rows
 from instil.probe import Category, ExemplarSets, Mastery, MasteryMap, ProbeConfig, questions_of
@@ -36,25 +37,10 @@ if TYPE_CHECKING:
     )
     from instil.training.stopping import Stop
 
-Record = Callable[[str, Sequence[Mapping[str, Any]], str], object]
-"""Appends rows to a table of the ledger; the third argument names the batch, so that repeating it changes nothing."""
-
-Keep = Callable[[str, int, "LanguageModel"], str | None]
-"""Keeps the model after a stage (its name, its place in the lesson) on disk, if that is wanted, and says where."""
-
-Tell = Callable[[str, int, int | None], None]
-"""Reports progress: what is being done, how much is done, how much there is in all (when that is known)."""
-
-Watch = Callable[[str, "Progress"], None]
-"""Is shown the stage's name and its progress at each epoch's end, before the stop is asked."""
-
-Rule = Callable[[MasteryMap], Mapping[str, float]]
-"""Gives facts weights of at least 0, by id, from how well they are known; see `Lesson.reweighed`."""
-
 
 class Lesson:
     """Data by role, and the verbs `probe`, `mastered`, `train`, `follow`, `start_over`, `no_longer_improving`,
-    `reweighed`, `staying_close`, `leaving_alone`, `sparing`, `recalled` and `recited`.
+    `reweighed`, `staying_close`, `leaving_alone`, `sparing`, `adding_neurons`, `recalled` and `recited`.
 
     Attributes:
         roles: the data by role, all that `plan` of a method may know.
@@ -106,8 +92,7 @@ class Lesson:
         self._tracking = tracking or folder / "tracking"
         self._verbs = 0
         self._before = self._state = f"{run_id}:before"
-        self._stages: list[str] = []
-        self._notes: list[str] = []
+        self._stages, self._notes = list[str](), list[str]()
 
     # ---------------------------------------------------------------- looking
 
@@ -219,7 +204,6 @@ class Lesson:
         """Stop when accuracy on the development facts has not risen for `patience` epochs; the best epoch is kept.
 
         Args:
-            patience: epochs to wait for a better one.
             sets: exemplar sets to ask each fact with; fewer than a full probe, since this is charged at every epoch.
 
         Raises:
@@ -248,10 +232,8 @@ class Lesson:
         Raises:
             InputError: there are no facts, or no sets; in training, when the rule names what the stage does not train.
         """
-        if not len(facts):
-            raise InputError("there is nothing to weigh", field="facts", found="none", expected="at least one fact")
-        if sets < 1:
-            raise InputError("facts are asked with exemplar sets", field="sets", found=str(sets), expected="at least 1")
+        if not len(facts) or sets < 1:
+            raise InputError("there is nothing to weigh by", found=f"{len(facts)} facts asked with {sets} exemplar sets")
         probed, questions = {fact.id for fact in facts}, questions_of(facts)
 
         def weigh(progress: Progress) -> Mapping[str, float]:
@@ -261,6 +243,32 @@ class Lesson:
         return weigh
 
     # --------------------------------------------------------------- changing
+
+    def adding_neurons(self, facts: FactSet, *, aside: FactSet | None = None) -> int:
+        """Add a neuron for each subject of these facts to a layer, which the next `train` gives a value; until then the
+        model is what it was. Returns how many: 0, with a note, where its family takes none.
+
+        Args:
+            facts: in all wordings that will be trained on.
+            aside: questions about other subjects, such as `recalled`: neurons are to be silent there.
+
+        Raises:
+            InputError: there are no facts, or neurons were added before.
+        """
+        from instil.model.neurons import Keys, add, takes_neurons
+        from instil.training.keys import find_keys
+
+        learner, aside = self._as_learner(), aside or FactSet(())
+        if not takes_neurons(learner):
+            self._notes.append(f"no neurons were added: not known how to in {type(learner.model).__name__}")
+            return 0
+
+        def do(folder: Path) -> None:
+            with self.meter.counting(learner.model, "training"):
+                find_keys(learner, facts, aside).save(folder / "keys.safetensors")
+
+        of = {"facts": facts.fingerprint, "aside": aside.fingerprint, "state": self._state}
+        return add(learner, Keys.load(self._once("neurons", of, do) / "keys.safetensors"))
 
     def train(
         self,
@@ -381,7 +389,6 @@ class Lesson:
 
         Args:
             known: facts, texts, or a tuple of both.
-            weight: of the term.
             per_step: facts and texts that are drawn for each optimiser step.
         """
         from instil.training import KLToStart
@@ -406,9 +413,11 @@ class Lesson:
         Raises:
             RunFailed: the method trained nothing, or nothing since it started over.
         """
+        from instil.model.neurons import folded
+
         if self._state == self._before:
             raise RunFailed("the method ended without training anything")
-        return self._as_learner()
+        return folded(self._as_learner())
 
     # ---------------------------------------------------------------- private
 
@@ -449,10 +458,13 @@ class Lesson:
 
     def _as_examined(self) -> LanguageModel:
         """The model at the precision that it will be saved and examined in."""
-        if self._learner is None or self._learner.dtype == self._start.dtype:
-            return self._learner or self._start
+        from instil.model.neurons import folded
+
+        if self._learner is None:
+            return self._start
+        examined = folded(self._learner)
         # Not `.to(dtype)`, which rounds the rotary frequencies as well: the saved file would answer differently.
-        return self._learner.at(self._start.dtype)
+        return examined if examined.dtype == self._start.dtype else examined.at(self._start.dtype)
 
     def _development_accuracy(self, sets: int) -> float:
         asked = self._glance(self.development, sets)

@@ -58,7 +58,7 @@ class Plan(BaseModel):
 
     bases: tuple[BaseName, ...] = Field(default=BASES, description="what is taught")
     seeds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), description="of the facts drawn and the order of training")
-    once_seeds: tuple[int, ...] = Field(default=(1, 2, 3), description="of the arms that are looked at once")
+    once_seeds: tuple[int, ...] = Field(default=(1,), description="of the arms that are looked at once")
     tuning_seed: int = Field(default=0, description="of the development facts that settings are chosen on")
     sizes: dict[BaseName, dict[Split, Sizes]] = Field(
         default_factory=lambda: dict(SIZES), description="facts of each kind, by base and split"
@@ -378,6 +378,7 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where the results go (default: the committed files)")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--seeds", type=int, help="the first so many seeds only")
+    parser.add_argument("--once-seeds", type=int, help="the first so many seeds for arms that are looked at once (1)")
     parser.add_argument("--bases", nargs="+", choices=BASES, help="these bases only")
     given = parser.parse_args(None if words is None else list(words))
 
@@ -393,6 +394,8 @@ def main(words: Iterable[str] | None = None) -> None:
         plan = plan.model_copy(update={"bases": tuple(given.bases)})
     if given.seeds:
         plan = plan.model_copy(update={"seeds": plan.seeds[: given.seeds]})
+    if given.once_seeds:
+        plan = plan.model_copy(update={"once_seeds": plan.seeds[: given.once_seeds]})
     if given.small:
         small = given.work / "small"
         tuning = tune(plan, small, given.workers, tell)

@@ -103,28 +103,30 @@ def mentor_arms() -> list[Arm]:
     """What the search found, no more compute than the published KL term; each of its ingredients left out; and plain
     fine-tuning with one of them, its wordings or its updates."""
 
-    def mentor(name: str, *, tuned: bool = False, once: bool = True, rate: float = 16.0, epoch_factor: float = 0.25,
+    def mentor(name: str, *, tuned: tuple[str, ...] = (), once: bool = True, rate: float = 16.0, passes: float = 0.25,
                **changed: Any) -> Arm:  # fmt: skip
         return Arm(
             name=name,
             method=MENTOR,
             settings={**OF_MENTOR, **changed},
-            grid={"recipe": tuple(RECIPES)} if tuned else {},
+            grid={"recipe": tuned} if tuned else {},
             like="" if tuned else MENTOR,
             rate_factor=rate,
-            epoch_factor=epoch_factor,
+            epoch_factor=passes,
             own_batch=True,
             once=once,
         )
 
     return [
-        mentor(MENTOR, tuned=True, once=False),
-        mentor("mentor, one wording", wordings=0, epoch_factor=0.5),
+        mentor(MENTOR, tuned=tuple(RECIPES), once=False),
+        mentor("mentor, one wording", wordings=0, passes=0.5),
         mentor("mentor, held to nothing", recited=0, recalled=0, known=False),
+        mentor("mentor, no neurons", tuned=("questions",), neurons=False),
+        mentor("mentor, neurons alone", passes=0.5, recited=0, recalled=0, known=False, neurons=True,
+               train={"parameters": ["*.added.values.weight"]}),
         mentor("mentor, all weights", train={"parameters": ["*"]}),
-        mentor("mentor, AdamW", tuned=True, rate=5.0, train={"optimizer": "adamw"}),
-        mentor("mentor, not mixed", train={"mix": None}),
-        mentor("mentor, last weights", train={"average": None}),
+        mentor("mentor, AdamW", tuned=tuple(RECIPES), rate=3.0, train={"optimizer": "adamw"}),
+        mentor("mentor, last weights", train={"average": None, "mix": None}),
         Arm(name="sft, two wordings", method="candidate", settings={"wordings": 1}, like=FINE_TUNING,
             epoch_factor=0.5, once=True),
         Arm(name="sft, Muon", method="sft", settings={"train": {"optimizer": "muon"}}, rate_factor=4.0, once=True),

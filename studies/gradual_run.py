@@ -16,6 +16,7 @@ import instil
 from instil.errors import InputError
 from instil.lesson import Lesson
 from instil.model import LanguageModel, save
+from instil.model.neurons import folded
 from instil.training import Budget, Meter, Progress
 from studies.gradual_bases import ONCE, Material
 from studies.gradual_measure import Look, acquired, full, general, lost, quick
@@ -284,7 +285,7 @@ def as_saved(learner: LanguageModel, base: LanguageModel) -> LanguageModel:
     """
     adapted = {name: module for name, module in learner.model.named_modules() if hasattr(module, "get_delta_weight")}
     if not adapted:
-        return learner.at(base.dtype)
+        return folded(learner).at(base.dtype)
     merged = base.at(torch.float32)
     state = plain_weights(learner.model.state_dict())
     for name, module in adapted.items():

@@ -79,7 +79,8 @@ def test_invariant_7_trains_and_saves_a_loadable_result(finished: tuple[str, Tea
     assert result.summary["method"] == SETTINGS[name][0]
     assert result.summary["cost"]["training"]["flops"] > 0
     assert result.model.fingerprint != half_taught().fingerprint
-    assert result.model.parameters == half_taught().parameters
+    wider = name == "mentor"  # by a neuron for each subject
+    assert (result.model.parameters > half_taught().parameters) is wider
 
 
 MOMENTS: dict[str, Callable[[str, int, int], bool]] = {

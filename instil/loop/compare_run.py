@@ -20,7 +20,7 @@ from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
 from instil.files import alone_in, atomic, read_sealed, write_sealed, write_text
 from instil.ledger import Ledger
-from instil.lesson import Tell
+from instil.lesson_hooks import Tell
 from instil.loop.compare_arms import Arm, read_arms
 from instil.loop.compare_figures import rows_of, summarise
 from instil.loop.compare_plan import Forecast, Plan, Trial, forecast, read_plan

@@ -16,7 +16,8 @@ from instil.errors import InputError
 from instil.facts import Corpus, FactSet, Role
 from instil.files import alone_in, fingerprint, read_sealed, refuse_broken, seal, write_json, write_sealed
 from instil.ledger import Ledger, seen_from
-from instil.lesson import Lesson, Tell
+from instil.lesson import Lesson
+from instil.lesson_hooks import Tell
 from instil.loop import frames
 from instil.loop.earlier import Earlier, earlier_lessons, exemplars_for
 from instil.loop.folder import RunFolder, claimed, files_of, refuse_changed, refuse_foreign

@@ -119,6 +119,15 @@ class Prompts:
         """Ids from the end of the prefix up to where the model's answer begins; the same behind every prefix."""
         return self._encode(self.layout.before + question + self.layout.after)
 
+    def place_in_question(self, question: str, end: int) -> int:
+        """Which token of `question_ids` holds the last of the question's first `end` characters."""
+        ids = self.question_ids(question)
+        wanted = len((self.layout.before + question[:end]).strip())
+        for place in range(len(ids)):
+            if len(self.decode(ids[: place + 1]).strip()) >= wanted:
+                return place
+        return len(ids) - 1
+
     def answer_ids(self, answer: str) -> tuple[int, ...]:
         """Ids of the answer as it follows a question, without what ends it."""
         return self._encode(self.layout.lead + answer)

@@ -88,6 +88,14 @@ class TrainConfig(_Settings):
         ),
     ] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 5e-5
+    value_rate: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Peak learning rate of the values of added neurons, which start from nothing; 1 is as "
+            "large as what they are added to.",
+        ),
+    ] = 0.15
     schedule: Annotated[
         Literal["constant", "linear", "cosine"],
         Field(

@@ -135,6 +135,7 @@ class Course(TrainerCallback):
             objective=objective,
             ending=self.ending,
             muon=config.optimizer == "muon",
+            value_rate=config.value_rate,
             meter=self.meter,
             callbacks=[self],
             remembered=self.remembered,

@@ -137,6 +137,7 @@ class Engine(Trainer):
         objective: Objective | None,
         ending: Ending,
         muon: bool,
+        value_rate: float,
         meter: Meter,
         callbacks: list[TrainerCallback],
         remembered: Callable[[], dict[str, Any]],
@@ -148,7 +149,7 @@ class Engine(Trainer):
         self.bare, self.trainee, self.windows, self.batcher, self.layout = bare, trainee, windows, batcher, layout
         self.step, self.objective, self.meter, self.remembered = step, objective, meter, remembered
         self.sharpener, self.ending, self.progress, self.rate = sharpener, ending, progress, rate
-        self.muon, self.step_flops = muon, 0.0
+        self.muon, self.value_rate, self.step_flops = muon, value_rate, 0.0
         self.touched: set[str] = set()
         self.useful_tokens = self.target_tokens = self.computed_tokens = 0
         self.last_loss = self.last_learning_rate = 0.0
@@ -169,14 +170,18 @@ class Engine(Trainer):
         return 0  # the meter counts
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        if not self.muon:
-            return super().create_optimizer(model)
-        from instil.training.muon import muon
+        from instil.training.keys import with_values_apart
+        from instil.training.muon import Muon, muon
 
-        decayed = self.get_decay_parameter_names(self.trainee.model)
-        self.optimizer = made = muon(self.trainee.model, self.trainee.trained, decayed, self.args)
-        self.step_flops = made.flops
-        return made
+        if self.muon:
+            decayed = self.get_decay_parameter_names(self.trainee.model)
+            self.optimizer = muon(self.trainee.model, self.trainee.trained, decayed, self.args)
+        else:
+            super().create_optimizer(model)
+        assert self.optimizer is not None
+        with_values_apart(self.optimizer, self.trainee.model, self.value_rate)
+        self.step_flops = self.optimizer.flops if isinstance(self.optimizer, Muon) else 0.0
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         chosen = optimizer or self.optimizer

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from instil.errors import InputError, RunFailed
+from instil.model.neurons import Neurons
 from instil.training.config import LoraSettings, OsfSettings, TrainConfig
 
 
@@ -70,6 +71,9 @@ def trainee(model: Any, config: TrainConfig) -> Iterator[Trainee]:
         only(model, patterns)
     else:
         model.requires_grad_(True)
+    for part in model.modules():
+        if isinstance(part, Neurons):
+            part.train_values()
     try:
         yield _ready(model)
     finally:

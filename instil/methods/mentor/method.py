@@ -1,6 +1,7 @@
-"""Teaching that forgets little, as our own search has found it so far (docs/lab-log.md): new facts go into MLPs alone,
-by orthogonal updates, while the model is held to texts that it writes and questions that it asks itself, so that no old
-data is needed; what it ends with is an average of its weights, part of the way from where they started."""
+"""Teaching that forgets little, as our own search has found it so far (docs/lab-log.md): each taught subject gets a
+neuron of its own, the rest goes into MLPs alone, by orthogonal updates, while the model is held to texts that it writes
+and questions that it asks itself, so that no old data is needed; what it ends with is an average of its weights, part
+of the way from where they started."""
 
 from __future__ import annotations
 
@@ -15,12 +16,14 @@ from instil.facts.lesson_roles import Roles
 from instil.lesson import Lesson
 from instil.training import Objective, Stage, TrainConfig
 
-SUMMARY = "fine-tuning of MLPs alone, by orthogonal updates, held to what the model says by itself: forgets little"
+SUMMARY = (
+    "a neuron for each new subject, MLPs by orthogonal updates, held to what the model says itself: forgets little"
+)
 NEEDS = ("target",)
 
 RECIPES: dict[str, dict[str, Any]] = {
-    "questions": {"recited": 0, "recalled": 1500, "known": True, "kl_weight": 4.0, "kl_share": 1.5},
-    "texts": {"recited": 100, "recalled": 0, "known": False, "kl_weight": 3.0, "kl_share": 0.25},
+    "questions": {"recited": 0, "recalled": 1500, "known": True, "kl_weight": 4.0, "kl_share": 1.2, "neurons": True},
+    "texts": {"recited": 100, "recalled": 0, "known": False, "kl_weight": 3.0, "kl_share": 0.25, "neurons": False},
 }
 TRAIN: dict[str, dict[str, Any]] = {
     name: {"optimizer": "muon", "late_mlp": layers, "average": 0.87, "mix": 0.9}
@@ -78,6 +81,11 @@ class Config(BaseModel):
         gt=0,
         description="of them, how many are drawn at each optimiser step, for each example of the batch",
     )
+    neurons: bool = Field(
+        default=RECIPES["questions"]["neurons"],
+        description="a neuron of its own for each taught subject, where the model's family allows it and no adapter "
+        "is trained",
+    )
     wordings: int = Field(
         default=0, ge=0, description="other wordings of each fact that are trained on as well, where it has them"
     )
@@ -111,16 +119,24 @@ def in_batches(train: TrainConfig, examples: int) -> TrainConfig:
 def teach(lesson: Lesson, config: Config) -> None:
     (stage,) = plan(lesson.roles, config)
     size = stage.config.batch_size or in_batches(TrainConfig(), len(stage.questions)).batch_size or 1
-    objective = held(lesson, config, max(1, round(config.kl_share * size)))
+    questions, texts = held(lesson, config)
+    if config.neurons and config.train.adapter is None:
+        lesson.adding_neurons(stage.questions, aside=questions)
+    objective = held_to(lesson, config, questions, texts, max(1, round(config.kl_share * size)))
     lesson.train(stage.questions, stage=stage.name, config=stage.config, objective=objective)
 
 
-def held(lesson: Lesson, config: Config, per_step: int) -> Objective | None:
-    """The term that holds the model to what it knew; a note of the lesson says where it wrote or asked too little."""
+def held(lesson: Lesson, config: Config) -> tuple[FactSet, Corpus]:
+    """What the model is held to; a note of the lesson says where it wrote or asked too little."""
     texts = lesson.recited(config.recited) if config.recited else Corpus(())
     questions = lesson.known if config.known else FactSet(())
     if config.recalled:
         questions += lesson.recalled(config.recalled, shown=questions)
+    return questions, texts
+
+
+def held_to(lesson: Lesson, config: Config, questions: FactSet, texts: Corpus, per_step: int) -> Objective | None:
+    """The term that holds the model to these, if there are any."""
     parts = [part for part in (questions, texts) if len(part)]
     if not parts:
         return None

@@ -233,7 +233,7 @@ class Lesson:
             InputError: there are no facts, or no sets; in training, when the rule names what the stage does not train.
         """
         if not len(facts) or sets < 1:
-            raise InputError("there is nothing to weigh by", found=f"{len(facts)} facts asked with {sets} exemplar sets")
+            raise InputError("nothing to weigh by", found=f"{len(facts)} facts asked with {sets} exemplar sets")
         probed, questions = {fact.id for fact in facts}, questions_of(facts)
 
         def weigh(progress: Progress) -> Mapping[str, float]:

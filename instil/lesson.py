@@ -17,7 +17,7 @@ from instil.facts import Corpus, Document, Fact, FactSet, Role
 from instil.facts.lesson_roles import Roles
 from instil.files import fingerprint, read_sealed, refuse_broken, seal
 from instil.lesson_hooks import Keep, Record, Rule, Tell, Watch
-from instil.lesson_known import Known, examples_of
+from instil.lesson_known import Known, doubts_about, examples_of, replayable
 from instil.lesson_rows import deciding_row, point_rows
 from instil.probe import Category, ExemplarSets, Mastery, MasteryMap, ProbeConfig, questions_of
 
@@ -83,8 +83,7 @@ class Lesson:
         self.target, self.practice, self.known = roles.target, roles.practice, roles.known
         self.development, self.documents = roles.development, roles.documents
         self.practice_documents = roles.practice_documents
-        self.budget, self.meter, self.seed = budget, meter, seed
-        self._start = model
+        self.budget, self.meter, self.seed, self._start = budget, meter, seed, model
         self._learner: LanguageModel | None = None
         self._exemplars, self._probe_config = exemplars, probe_config
         self._folder, self._run_id, self._record, self._tell = folder, run_id, record, tell
@@ -92,7 +91,8 @@ class Lesson:
         self._tracking = tracking or folder / "tracking"
         self._verbs = 0
         self._before = self._state = f"{run_id}:before"
-        self._stages, self._notes = list[str](), list[str]()
+        self._stages: list[str] = []
+        self._notes: list[str] = []
 
     # ---------------------------------------------------------------- looking
 
@@ -159,7 +159,9 @@ class Lesson:
 
         def do(folder: Path) -> None:
             with self.meter.counting(self._start.model, "teacher"):
-                found = recall(self._start, count, behind=worked, allowed=self._may_be_replayed(), seed=self.seed)
+                found = recall(
+                    self._start, count, behind=worked, allowed=replayable(self.roles, self._guard), seed=self.seed
+                )
             FactSet(
                 Fact(f"recalled {number}", one.question, (one.answer,), role=Role.KNOWN)
                 for number, one in enumerate(found, start=1)
@@ -180,7 +182,7 @@ class Lesson:
 
         def do(folder: Path) -> None:
             with self.meter.counting(self._start.model, "teacher"):
-                found = recite(self._start, count, allowed=self._may_be_replayed(), seed=self.seed)
+                found = recite(self._start, count, allowed=replayable(self.roles, self._guard), seed=self.seed)
             Corpus(
                 Document(f"recited {number}", one.text, metadata={} if one.ended else {UNFINISHED: True})
                 for number, one in enumerate(found, start=1)
@@ -192,18 +194,11 @@ class Lesson:
             self._notes.append(f"the model wrote {len(found)} of {count} texts: no more that may be used")
         return found
 
-    def _may_be_replayed(self) -> Callable[[str], bool]:
-        from instil.probe import may_be_replayed
-
-        facts = (*self.target, *self.practice, *self.development)
-        names = [fact.subject or fact.question for fact in facts]
-        names += [document.subject or "" for document in (*self.documents, *self.practice_documents)]
-        return may_be_replayed(self._guard, names)
-
     def no_longer_improving(self, patience: int = 2, sets: int = 2) -> Stop:
         """Stop when accuracy on the development facts has not risen for `patience` epochs; the best epoch is kept.
 
         Args:
+            patience: epochs to wait for a better one.
             sets: exemplar sets to ask each fact with; fewer than a full probe, since this is charged at every epoch.
 
         Raises:
@@ -232,8 +227,10 @@ class Lesson:
         Raises:
             InputError: there are no facts, or no sets; in training, when the rule names what the stage does not train.
         """
-        if not len(facts) or sets < 1:
-            raise InputError("nothing to weigh by", found=f"{len(facts)} facts asked with {sets} exemplar sets")
+        if not len(facts):
+            raise InputError("there is nothing to weigh", field="facts", found="none", expected="at least one fact")
+        if sets < 1:
+            raise InputError("facts are asked with exemplar sets", field="sets", found=str(sets), expected="at least 1")
         probed, questions = {fact.id for fact in facts}, questions_of(facts)
 
         def weigh(progress: Progress) -> Mapping[str, float]:
@@ -268,7 +265,9 @@ class Lesson:
                 find_keys(learner, facts, aside).save(folder / "keys.safetensors")
 
         of = {"facts": facts.fingerprint, "aside": aside.fingerprint, "state": self._state}
-        return add(learner, Keys.load(self._once("neurons", of, do) / "keys.safetensors"))
+        keys = Keys.load(self._once("neurons", of, do) / "keys.safetensors")
+        self._notes += doubts_about(keys, facts)
+        return add(learner, keys)
 
     def train(
         self,
@@ -389,6 +388,7 @@ class Lesson:
 
         Args:
             known: facts, texts, or a tuple of both.
+            weight: of the term.
             per_step: facts and texts that are drawn for each optimiser step.
         """
         from instil.training import KLToStart

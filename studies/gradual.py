@@ -37,6 +37,8 @@ from instil.errors import RunFailed
 from instil.files import fingerprint, read_sealed, write_json, write_sealed
 from instil.loop.hardware import commit, hardware
 from instil.methods.mentor.method import RECIPES, TRAIN
+from instil.training.keys import DEPTH, OTHERS, RIDGE, SHARPNESS, THRESHOLD
+from instil.training.values import MOMENTA
 from studies.generalization import one_thread
 from studies.gradual_arms import GRADUAL, MENTOR, PUBLISHED, arms
 from studies.gradual_bases import BASES, SIZES, BaseName, Material, Sizes, Split, asked_of, mastery_of, material
@@ -88,6 +90,8 @@ SMALL = Plan(
 LOOKS = 2
 """The version of how runs are measured: a run of another version is none of this study's."""
 
+HOW_KEYS_ARE_FOUND = [DEPTH, THRESHOLD, SHARPNESS, OTHERS, RIDGE, *MOMENTA]
+
 DRAWN: dict[BaseName, int] = {"entityquestions": 2}
 """The version of how facts are drawn, likewise, where it is not the first. Since 2, no subject is held back that
 something taught names."""
@@ -125,7 +129,7 @@ class Job(BaseModel):
         plan["sizes"] = self.sizes.model_dump(mode="json")
         own = self.model_dump(mode="json", exclude={"plan", "arm"})
         if self.arm.method == MENTOR:  # its defaults are what is searched for: a run is of those it was made with
-            own["recipe"] = {"settings": RECIPES, "train": TRAIN}
+            own["recipe"] = {"settings": RECIPES, "train": TRAIN, "keys": HOW_KEYS_ARE_FOUND}
         return {**own, "arm": arm, "plan": plan, "of": made_of(self.base)}
 
     @property

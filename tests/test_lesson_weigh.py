@@ -137,7 +137,7 @@ def test_what_cannot_be_weighed_is_refused(tmp_path: Path) -> None:
     one = lesson(tmp_path)
     with pytest.raises(InputError, match="nothing to weigh"):
         one.reweighed(FactSet(()), unlearned)
-    with pytest.raises(InputError, match="asked with 0 exemplar sets"):
+    with pytest.raises(InputError, match="field sets, found 0, expected at least 1"):
         one.reweighed(TARGET, unlearned, sets=0)
     everything = one.reweighed(TARGET, lambda mastery: {row.fact_id: 1.0 for row in mastery})
     with pytest.raises(InputError, match="not trained on"):

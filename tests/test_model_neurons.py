@@ -16,7 +16,7 @@ from instil.errors import InputError
 from instil.facts import FactSet, Role
 from instil.model import LanguageModel, save
 from instil.model.neurons import Keys, add, folded, has_added, mlps, takes_neurons, width_of
-from instil.training.keys import discriminants, find_keys, groups_of, inputs_of, read
+from instil.training.keys import discriminants, end_of_subject, find_keys, groups_of, inputs_of, read
 from tests.half_taught import facts, half_taught
 from tests.models import FAMILIES, tiny_model, tiny_tokenizer
 
@@ -65,8 +65,9 @@ def test_folded_neurons_answer_as_they_did_beside_their_layer(family: str, tmp_p
     assert has_added(lm) and not has_added(wide)
     assert {width_of(*one) for one in mlps(wide)} == {width_of(*one) + 6 for one in mlps(lm)}
     torch.testing.assert_close(logits(wide), logits(lm), atol=1e-4, rtol=1e-4)
-    loaded = instil.load(save(wide, tmp_path / "wide"))
-    assert torch.equal(logits(loaded), logits(wide))
+    for saved in (wide, lm):  # saving folds
+        loaded = instil.load(save(saved, tmp_path / "wide"))
+        assert torch.equal(logits(loaded), logits(wide))
 
 
 def test_a_model_without_added_neurons_is_folded_to_itself() -> None:
@@ -167,6 +168,12 @@ def test_the_place_of_a_subject_is_its_last_token(kind: str, before: str, subjec
     wanted = ("Q: " + question[:end]).strip()
     assert len(prompts.decode(ids[: place + 1]).strip()) >= len(wanted)
     assert place == 0 or len(prompts.decode(ids[:place]).strip()) < len(wanted)
+
+
+def test_a_name_that_grows_in_lower_case_is_found_where_it_stands() -> None:
+    question = "Wo wurde İlker Weiß geboren?"
+    assert end_of_subject(question, "ilker weiß") in (None, question.index(" geboren"))
+    assert end_of_subject(question, "İlker WEIß") == question.index(" geboren")
 
 
 def test_a_question_that_does_not_name_its_subject_has_its_key_at_its_end() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from instil.facts import Role
+from instil.errors import InputError
+from instil.facts import FactSet, Role
+from instil.lesson_known import doubts_about
 from instil.model.neurons import Neurons, add, has_added, mlps, width_of
-from instil.training import Meter
 from tests.half_taught import facts
 from tests.test_methods_mentor import taught
 from tests.test_model_neurons import some_keys
@@ -96,7 +98,6 @@ def test_what_finding_keys_costs_is_charged_as_training(tmp_path: Path) -> None:
     spent = lesson.meter.to_dict()["training"]["flops"]
     free = taught(tmp_path / "free", recipe="questions", recalled=0, known=False, neurons=False)
     assert spent > free.meter.to_dict()["training"]["flops"]
-    assert isinstance(lesson.meter, Meter)
 
 
 def test_a_model_of_another_family_is_taught_without_and_a_note_says_so(tmp_path: Path) -> None:
@@ -108,3 +109,20 @@ def test_a_model_of_another_family_is_taught_without_and_a_note_says_so(tmp_path
         patch.setattr(neurons, "FAMILIES", ())
         other = taught(tmp_path / "other", recipe="questions", recalled=0, known=False)
     assert any("no neurons were added" in note for note in other.notes)
+
+
+def test_added_neurons_and_adapters_are_refused_together(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    with pytest.raises(InputError, match="without values"):
+        trained(tmp_path / "run", settings(adapter={"kind": "lora"}), lm=grown())
+
+
+def test_a_note_says_where_questions_do_not_name_their_subject(tmp_path: Path) -> None:
+    named = taught(tmp_path / "named", recipe="questions", recalled=0, known=False)
+    assert not any("do not name" in note for note in named.notes)
+    someone = FactSet(replace(fact, subject=f"{fact.subject} of Alba") for fact in facts().with_role(Role.TARGET))
+    keys = replace(some_keys(learner()), met=0.5)
+    assert [*doubts_about(keys, someone)] == [
+        "added neurons answer in 50% of the questions that they were made from",
+        f"{len(someone)} of {len(someone)} questions do not name their subject: their keys are at their ends",
+    ]

@@ -139,7 +139,9 @@ def save(lm: LanguageModel, folder: str | Path, dtype: str | torch.dtype | None 
     """
     import torch
 
-    target = Path(folder)
+    from instil.model.neurons import folded
+
+    lm, target = folded(lm), Path(folder)
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / "config.json").exists())):
         raise InputError("the folder holds something other than a model", file=str(target))
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -56,17 +56,19 @@ class Keys:
         constant_E: times the MLP's input it is near 1; the gated families multiply by that.
         scale: of the values, such that one of length 1 in each entry is as large as the stream where the neuron
             answers.
+        met: share of the questions that they are made from in which the subject's neuron answers.
     """
 
     layer: int
     gates_NE: Tensor
     constant_E: Tensor
     scale: float
+    met: float = 1.0
 
     def save(self, path: Path) -> None:
         from safetensors.torch import save_file
 
-        numbers = {"layer": str(self.layer), "scale": repr(self.scale)}
+        numbers = {"layer": str(self.layer), "scale": repr(self.scale), "met": repr(self.met)}
         save_file({"gates": self.gates_NE.contiguous(), "constant": self.constant_E}, path, numbers)
 
     @staticmethod
@@ -75,7 +77,7 @@ class Keys:
 
         with safe_open(path, "pt") as file:
             numbers, gates_NE, constant_E = file.metadata(), file.get_tensor("gates"), file.get_tensor("constant")
-        return Keys(int(numbers["layer"]), gates_NE, constant_E, float(numbers["scale"]))
+        return Keys(int(numbers["layer"]), gates_NE, constant_E, float(numbers["scale"]), float(numbers["met"]))
 
 
 class Neurons(nn.Module):

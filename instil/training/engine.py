@@ -170,8 +170,8 @@ class Engine(Trainer):
         return 0  # the meter counts
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        from instil.training.keys import with_values_apart
         from instil.training.muon import Muon, muon
+        from instil.training.values import with_values_apart
 
         if self.muon:
             decayed = self.get_decay_parameter_names(self.trainee.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from instil.errors import InputError
 from instil.facts import FactSet
-from instil.model.neurons import Keys, Neurons, mlps
+from instil.model.neurons import Keys, mlps
 
 if TYPE_CHECKING:
     from instil.model import LanguageModel
@@ -66,11 +67,12 @@ def find_keys(lm: LanguageModel, facts: FactSet, aside: FactSet, *, layer: int |
         raise InputError("the model has no such layer", field="layer", found=str(layer), expected=f"0 to {depth - 1}")
     groups = groups_of(facts)
     own = [read(lm, fact.question, fact.subject) for fact in facts]
-    others = [read(lm, fact.question, None) for fact in islice(aside, MOST_ASIDE)] or own
+    others = [read(lm, fact.question, None) for fact in islice(aside, MOST_ASIDE)] or own[:MOST_ASIDE]
     keys_ME, stream = inputs_of(lm, layer, own, everywhere=False)
     elsewhere_ME, _ = inputs_of(lm, layer, others, everywhere=True)
     gates_NE, constant_E = discriminants(keys_ME, torch.tensor(groups), elsewhere_ME)
-    return Keys(layer, gates_NE.float(), constant_E.float(), stream / (SHARPNESS * (1 - THRESHOLD)))
+    met = float(((keys_ME * gates_NE[groups]).sum(1) > 0).double().mean())
+    return Keys(layer, gates_NE.float(), constant_E.float(), stream / (SHARPNESS * (1 - THRESHOLD)), met)
 
 
 def groups_of(facts: FactSet) -> list[int]:
@@ -83,9 +85,19 @@ def groups_of(facts: FactSet) -> list[int]:
 def read(lm: LanguageModel, question: str, subject: str | None) -> Read:
     """The question as it is trained on, and its subject's last token; where it does not name it, its own last one."""
     start, ids = lm.prompts.prefix_ids(()), lm.prompts.question_ids(question)
-    found = question.casefold().rfind(subject.casefold()) if subject else -1
-    place = len(ids) - 1 if found < 0 else lm.prompts.place_in_question(question, found + len(subject or ""))
+    end = end_of_subject(question, subject)
+    place = len(ids) - 1 if end is None else lm.prompts.place_in_question(question, end)
     return Read(start + ids, len(start) + place)
+
+
+def end_of_subject(question: str, subject: str | None) -> int | None:
+    """Behind which character the question last names the subject, in whatever case; None where it does not.
+
+    >>> end_of_subject("Where was ADA born?", "Ada")
+    13
+    """
+    named = list(re.finditer(re.escape(subject), question, re.IGNORECASE)) if subject else []
+    return named[-1].end() if named else None
 
 
 def inputs_of(
@@ -145,7 +157,8 @@ def padded(rows: Sequence[Sequence[int]], lm: LanguageModel) -> tuple[Tensor, Te
 def discriminants(keys_ME: Tensor, groups_M: Tensor, elsewhere_ME: Tensor) -> tuple[Tensor, Tensor]:
     """The gates of a neuron for each group (N x E), and the direction along which all that is read is near 1 (E)."""
     mean_E = elsewhere_ME.mean(0)
-    centres_NE = torch.stack([keys_ME[groups_M == group].mean(0) for group in range(int(groups_M.max()) + 1)])
+    counts_N = groups_M.bincount()
+    centres_NE = keys_ME.new_zeros(len(counts_N), keys_ME.shape[1]).index_add_(0, groups_M, keys_ME) / counts_N[:, None]
     within_EE = scatter(keys_ME - centres_NE[groups_M])
     among_EE = scatter(keys_ME - mean_E) + scatter(elsewhere_ME - mean_E)
     directions_NE = torch.linalg.solve(ridged(within_EE + OTHERS * among_EE), (centres_NE - mean_E).T).T
@@ -163,21 +176,3 @@ def scatter(rows_ME: Tensor) -> Tensor:
 
 def ridged(scatter_EE: Tensor) -> Tensor:
     return scatter_EE + RIDGE * scatter_EE.diagonal().mean() * torch.eye(len(scatter_EE), dtype=scatter_EE.dtype)
-
-
-RATE_OF_MOMENTS = (0.0, 0.9)
-"""AdamW's two decay rates for values: a neuron's is moved when what it answers to is in the batch, and rests else."""
-
-
-def with_values_apart(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float) -> None:
-    """Give the values of added neurons a rate of their own, as a share of the stream that they are written into."""
-    found = (part.values.weight for part in model.modules() if isinstance(part, Neurons))
-    values = [value for value in found if value.requires_grad]
-    if not values:
-        return
-    own = {id(value) for value in values}
-    for group in optimizer.param_groups:
-        group["params"] = [weight for weight in group["params"] if id(weight) not in own]
-    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
-    apart: dict[str, Any] = {"params": values, "lr": rate, "betas": RATE_OF_MOMENTS, "weight_decay": 0.0}
-    optimizer.add_param_group({**apart, "orthogonal": False})

@@ -58,6 +58,8 @@ def trainee(model: Any, config: TrainConfig) -> Iterator[Trainee]:
     """
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     if config.adapter is not None:
+        if any(isinstance(part, Neurons) for part in model.modules()):
+            raise InputError("adapters would leave the added neurons without values", field="adapter", found="neurons")
         wrapped, setup = _attach(model, config.adapter, config.seed)
         try:
             yield replace(_ready(wrapped), setup_flops=setup)
